@@ -1,0 +1,172 @@
+"""Trading calendars: which days are sessions of an exchange, and why a day is not one.
+
+Sessions come from the `exchange_calendars` package, corrected here where the market's own record
+shows it wrong. Everything that asks "is this a session", "which session comes next" or "is this
+session over" asks here. Nothing here knows tickers, partitions or Dagster.
+"""
+
+from __future__ import annotations
+
+import bisect
+import datetime as dt
+import functools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from stock_assets.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WEEKDAYS = "weekdays"
+"""The calendar of a ticker without an exchange: Monday to Friday, closing at midnight UTC."""
+
+CBR = "CBR"
+"""Official rates of the Bank of Russia: effective the day after each Russian working day."""
+
+EPOCH = dt.date(1990, 1, 1)
+_FAR_YEARS = 2
+_SHOWN_EXCHANGES = 12
+
+
+@dataclass(frozen=True)
+class _Correction:
+    """Days on which the packaged calendar and the exchange's record differ."""
+
+    closed: frozenset[dt.date] = frozenset()
+    extra: frozenset[dt.date] = frozenset()
+
+
+def _days(first: str, last: str) -> frozenset[dt.date]:
+    start, end = dt.date.fromisoformat(first), dt.date.fromisoformat(last)
+    return frozenset(start + dt.timedelta(n) for n in range((end - start).days + 1))
+
+
+_CORRECTIONS = {
+    # Trading in shares was suspended from 2022-02-28 to 2022-03-23; five later days that the
+    # package holds for holidays were traded (transferred days off, one weekend session).
+    "XMOS": _Correction(
+        closed=_days("2022-02-28", "2022-03-23"),
+        extra=frozenset(
+            dt.date.fromisoformat(day)
+            for day in ("2025-02-24", "2025-03-10", "2025-11-01", "2026-03-09", "2026-05-11")
+        ),
+    ),
+    # Days for which a rate was set on a day when the exchange was closed.
+    CBR: _Correction(
+        extra=frozenset(
+            dt.date.fromisoformat(day)
+            for day in (
+                "2014-01-01", "2015-01-01", "2016-01-01", "2020-01-01", "2020-06-25",
+                "2020-07-02", "2021-01-01", "2022-03-06",
+            )
+        ),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """The sessions of one exchange, as sorted days, with the clock time at which each ends.
+
+    `sessions` runs from `EPOCH` (or the package's first day) to about two years from today;
+    `close` is local to `timezone`.
+    """
+
+    name: str
+    timezone: str
+    close: dt.time
+    sessions: tuple[dt.date, ...]
+    _set: frozenset[dt.date] = field(default=frozenset(), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_set", frozenset(self.sessions))
+
+    def is_session(self, day: dt.date) -> bool:
+        return day in self._set
+
+    def index(self, day: dt.date) -> int:
+        """Number of sessions before `day`: its own number when it is a session itself."""
+        return bisect.bisect_left(self.sessions, day)
+
+    def between(self, first: dt.date, last: dt.date) -> tuple[dt.date, ...]:
+        """Sessions from `first` to `last`, both included."""
+        return self.sessions[self.index(first) : bisect.bisect_right(self.sessions, last)]
+
+    def after(self, day: dt.date, count: int) -> tuple[dt.date, ...]:
+        """The next `count` sessions strictly after `day`."""
+        start = bisect.bisect_right(self.sessions, day)
+        return self.sessions[start : start + count]
+
+    def back(self, day: dt.date, count: int) -> dt.date:
+        """The session `count` sessions before `day` (the first one when there are fewer)."""
+        return self.sessions[max(0, self.index(day) - count)]
+
+    def closes_at(self, day: dt.date) -> dt.datetime:
+        """The instant (UTC) when the session of `day` is over."""
+        midnight = self.close == dt.time(0)
+        label = day + dt.timedelta(1) if midnight else day
+        local = dt.datetime.combine(label, self.close, tzinfo=ZoneInfo(self.timezone))
+        return local.astimezone(dt.UTC)
+
+    def why_closed(self, day: dt.date) -> str | None:
+        """Why `day` is not a session, in words; None when it is one."""
+        if self.is_session(day):
+            return None
+        if self.sessions and day < self.sessions[0]:
+            return f"before the first session that the calendar {self.name} knows"
+        return f"{day:%A} {day} is not a session of {self.name}"
+
+
+@functools.cache
+def _packaged(name: str) -> tuple[str, dt.time, tuple[dt.date, ...]]:
+    # Imported here: it costs pandas, which the command line's light commands do not need.
+    import exchange_calendars as xc  # noqa: PLC0415
+
+    try:
+        canonical = xc.resolve_alias(name)
+        cls = xc.calendar_utils._default_calendar_factories[canonical]  # noqa: SLF001
+    except (xc.errors.InvalidCalendarName, KeyError):
+        known = ", ".join(sorted(xc.get_calendar_names(include_aliases=False))[:_SHOWN_EXCHANGES])
+        message = (
+            f"unknown exchange {name!r}. Use {WEEKDAYS!r}, {CBR!r} or a calendar of "
+            f"exchange_calendars, such as {known}, ..."
+        )
+        raise SettingsError(message) from None
+    start = max(dt.date(EPOCH.year, 1, 2), bound.date()) if (bound := cls.bound_min()) else EPOCH
+    end = dt.date(dt.datetime.now(tz=dt.UTC).year + _FAR_YEARS, 12, 31)
+    if (last := cls.bound_max()) is not None:
+        end = min(end, last.date())
+    calendar = xc.get_calendar(canonical, start=start.isoformat(), end=end.isoformat())
+    close: dt.time = calendar.close_times[-1][1]
+    days = tuple(stamp.date() for stamp in calendar.sessions)
+    return str(calendar.tz), close, days
+
+
+@functools.cache
+def get_calendar(name: str) -> Calendar:
+    """The calendar called `name`: `weekdays`, `CBR` or any of exchange_calendars (XMOS, XNYS).
+
+    Raises `SettingsError` for a name that nobody knows.
+    """
+    if name == WEEKDAYS:
+        end = dt.date(dt.datetime.now(tz=dt.UTC).year + _FAR_YEARS, 12, 31)
+        count = (end - EPOCH).days + 1
+        every = (EPOCH + dt.timedelta(n) for n in range(count))
+        weekdays = tuple(day for day in every if day.isoweekday() <= 5)  # noqa: PLR2004
+        return Calendar(WEEKDAYS, "UTC", dt.time(0), weekdays)
+    base = "XMOS" if name == CBR else name
+    timezone, close, days = _packaged(base)
+    if name == CBR:
+        # The exchange's uncorrected days are the working days: rates were set all through 2022.
+        days = tuple(day + dt.timedelta(1) for day in days)
+        close = dt.time(0)
+    fix = _CORRECTIONS.get(name, _Correction())
+    days = tuple(sorted((set(days) - fix.closed) | fix.extra))
+    return Calendar(name, timezone, close, days)
+
+
+def union_sessions(names: Iterable[str]) -> tuple[dt.date, ...]:
+    """Days that are a session of at least one of the calendars, sorted."""
+    return tuple(sorted(set().union(*(get_calendar(name).sessions for name in names))))

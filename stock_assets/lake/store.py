@@ -1,0 +1,237 @@
+"""Reading and writing Delta tables by slice: the one way a slice is written.
+
+A write replaces exactly the rows of its slice in one atomic commit, or makes none when the table
+already says the same. What the columns are is in `schemas.py`; querying with SQL is in `views.py`.
+
+Tables are split physically by year (a hidden column), so that a write touches at most the files
+of the years it covers, and files carry day ranges that readers prune by (docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dataframely as dy
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from stock_assets.errors import LakeError
+from stock_assets.lake.schemas import TABLES, lineage_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
+
+    from stock_assets.slices import Slice
+
+YEAR = "year"
+"""The hidden physical partition column."""
+
+_ATTEMPTS = 20
+_MAX_PAUSE_SECONDS = 2.0
+# Candles are sorted by ticker within a year, so a row group of this size holds few tickers and
+# its statistics prune by ticker.
+_ROW_GROUP = 16_384
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one write did. `version` is the table's version that holds the slice."""
+
+    table: str
+    version: int
+    rows: int
+    changed: bool
+
+
+class Lake:
+    """The Delta tables under one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def uri(self, table: str) -> str:
+        return str(self.root / table)
+
+    def open(self, table: str, version: int | None = None) -> DeltaTable | None:
+        """The table as of now (or of `version`); None when it has never been written."""
+        _known(table)
+        try:
+            return DeltaTable(self.uri(table), version=version)
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            raise _failure("read", table, self.uri(table), error) from error
+
+    def version(self, table: str) -> int | None:
+        """Latest version number; None when the table has never been written."""
+        found = self.open(table)
+        return None if found is None else found.version()
+
+    def read(
+        self, table: str, area: Slice | None = None, *, columns: Sequence[str] | None = None
+    ) -> pl.DataFrame:
+        """Rows of `area` (all without one) with the schema's columns, sorted by its key.
+
+        An unwritten table reads as an empty one.
+        """
+        schema = TABLES[table]
+        wanted = list(columns or schema.column_names())
+        found = self.open(table)
+        if found is None:
+            return schema.create_empty().select(wanted)
+        try:
+            frame = _scan(found, area, wanted)
+        except (DeltaError, OSError) as error:
+            raise _failure("read", table, self.uri(table), error) from error
+        return frame.sort([key for key in schema.primary_key() if key in wanted])
+
+    def write(
+        self, table: str, frame: pl.DataFrame, area: Slice, *, note: Mapping[str, str] | None = None
+    ) -> Written:
+        """Make `frame` the rows of `area`, in one commit; none when they are that already.
+
+        `note` goes into the commit's metadata (run id, versions read). Raises `LakeError` when the
+        frame breaks the table's schema, has rows outside the slice, or cannot be written.
+        """
+        schema = TABLES[table]
+        rows = _validated(table, schema, frame)
+        _refuse_rows_outside(table, rows, area)
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._write_once(table, schema, rows, area, dict(note or {}))
+            except CommitFailedError as error:
+                # Another run committed first: look again and write the whole slice anew.
+                if attempt == _ATTEMPTS - 1:
+                    raise _failure("write", table, self.uri(table), error) from error
+                time.sleep(random.uniform(0, min(_MAX_PAUSE_SECONDS, 0.05 * 2**attempt)))  # noqa: S311
+            except (DeltaError, OSError) as error:
+                raise _failure("write", table, self.uri(table), error) from error
+        raise AssertionError("unreachable")
+
+    def _write_once(
+        self,
+        table: str,
+        schema: type[dy.Schema],
+        rows: pl.DataFrame,
+        area: Slice,
+        note: dict[str, str],
+    ) -> Written:
+        found = self.open(table)
+        if found is not None and _holds(found, schema, rows, area):
+            return Written(table, found.version(), rows.height, changed=False)
+        arrow = _physical(rows, schema)
+        settings: dict[str, Any] = {
+            "commit_properties": CommitProperties(custom_metadata={"slice": str(area), **note}),
+            "writer_properties": WriterProperties(
+                compression="ZSTD", compression_level=5, max_row_group_size=_ROW_GROUP
+            ),
+        }
+        if found is None:
+            Path(self.uri(table)).mkdir(parents=True, exist_ok=True)
+            write_deltalake(
+                self.uri(table), arrow, mode="error", partition_by=[YEAR], **settings
+            )
+            version = 0
+        else:
+            write_deltalake(found, arrow, mode="overwrite", predicate=predicate(area), **settings)
+            version = found.version()
+        return Written(table, version, rows.height, changed=True)
+
+
+def predicate(area: Slice) -> str:
+    """The slice as a Delta predicate over day, ticker and the hidden year."""
+    names = ", ".join("'" + ticker.replace("'", "''") + "'" for ticker in area.tickers)
+    terms = [f"{YEAR} <= {area.last_date.year}", f"day <= '{area.last_date}'"]
+    if area.first_date is not None:
+        terms += [f"{YEAR} >= {area.first_date.year}", f"day >= '{area.first_date}'"]
+    return " AND ".join([*terms, f"ticker IN ({names})"])
+
+
+def dataset_filter(area: Slice) -> Any:
+    """The slice as a pyarrow dataset filter: prunes files by year and day, row groups by all."""
+    import pyarrow.dataset as pds  # noqa: PLC0415
+
+    day, year = pds.field("day"), pds.field(YEAR)
+    expression = (day <= area.last_date) & (year <= area.last_date.year)
+    if area.first_date is not None:
+        expression &= (day >= area.first_date) & (year >= area.first_date.year)
+    return expression & pds.field("ticker").isin(list(area.tickers))
+
+
+def _scan(found: DeltaTable, area: Slice | None, columns: list[str]) -> pl.DataFrame:
+    wanted = dataset_filter(area) if area else None
+    frame = pl.from_arrow(found.to_pyarrow_dataset().to_table(columns=columns, filter=wanted))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _validated(table: str, schema: type[dy.Schema], frame: pl.DataFrame) -> pl.DataFrame:
+    missing = [name for name in schema.column_names() if name not in frame.columns]
+    if missing:
+        raise LakeError(f"table {table}: the rows to write lack the column(s) {missing}")
+    try:
+        valid = schema.validate(frame.select(schema.column_names()), cast=True)
+    except (dy.exc.ValidationError, dy.exc.SchemaError, pl.exceptions.PolarsError) as error:
+        message = f"table {table}: the rows to write break its schema, so nothing was written: "
+        raise LakeError(message + str(error)) from error
+    return valid.sort(schema.primary_key())
+
+
+def _refuse_rows_outside(table: str, rows: pl.DataFrame, area: Slice) -> None:
+    # Delta refuses rows outside the predicate too, but not on a table's first write.
+    inside = (pl.col("day") <= area.last_date) & pl.col("ticker").is_in(list(area.tickers))
+    if area.first_date is not None:
+        inside &= pl.col("day") >= area.first_date
+    outside = rows.filter(~inside)
+    if outside.height:
+        cell = outside.select("day", "ticker").row(0)
+        message = f"table {table}: {outside.height} rows lie outside the slice {area}, first {cell}"
+        raise LakeError(message)
+
+
+def _holds(found: DeltaTable, schema: type[dy.Schema], rows: pl.DataFrame, area: Slice) -> bool:
+    """Whether the table already says exactly this for the slice (lineage aside)."""
+    lineage = set(lineage_columns(schema))
+    columns = [name for name in schema.column_names() if name not in lineage]
+    present = {field.name for field in found.schema().fields}
+    if not present.issuperset(schema.column_names()):
+        return False
+    stored = _scan(found, area, columns)
+    if stored.height != rows.height:
+        return False
+    return stored.sort(schema.primary_key()).equals(rows.select(columns), null_equal=True)
+
+
+def _physical(rows: pl.DataFrame, schema: type[dy.Schema]) -> pa.Table:
+    """Rows as they lie on disk: with the year, each year sorted by ticker, then the rest."""
+    key = [name for name in schema.primary_key() if name not in ("day", "ticker")]
+    dated = rows.with_columns(pl.col("day").dt.year().cast(pl.Int32).alias(YEAR))
+    return dated.sort([YEAR, "ticker", "day", *key]).to_arrow()
+
+
+def _known(table: str) -> None:
+    if table not in TABLES:
+        raise LakeError(f"there is no table {table!r}; the lake's tables are {list(TABLES)}")
+
+
+def _failure(verb: str, table: str, place: str, error: Exception) -> LakeError:
+    text = str(error)
+    lowered = text.lower()
+    if "no space left" in lowered or "os error 28" in lowered:
+        advice = "the disk is full; free space and run the slice again"
+    elif any(sign in lowered for sign in ("permission denied", "read-only", "os error 13")):
+        advice = "the folder is not writable for this user; change its owner or lake.path"
+    elif "not a directory" in lowered or "file exists" in lowered:
+        advice = "a file stands where the lake's folder should be; move it or change lake.path"
+    else:
+        advice = "the table is as it was before; run the slice again"
+    return LakeError(f"table {table}: cannot {verb} {place}: {advice} ({text.splitlines()[0]})")
+
+

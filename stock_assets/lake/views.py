@@ -1,0 +1,94 @@
+"""The SQL view of the lake: every table by its name in an in-memory DuckDB.
+
+A connection sees one consistent version of each table, fixed when it was made; filters on day and
+ticker reach the Parquet files (file pruning by Delta's statistics, row groups by Parquet's).
+`stock-assets sql`, the assets and the checks all query through here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from stock_assets.lake.schemas import TABLES
+from stock_assets.lake.store import YEAR
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Sequence
+
+    import polars as pl
+
+    from stock_assets.lake.store import Lake
+
+
+def register_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> dict[str, int]:
+    """Make every table of `lake` queryable by name; return the versions that were registered.
+
+    A table that was never written is an empty view with the right columns, and has no version.
+    """
+    versions: dict[str, int] = {}
+    for name, schema in TABLES.items():
+        found = lake.open(name)
+        backing = f"{name}__delta"
+        if found is None:
+            connection.register(backing, schema.create_empty().to_arrow())
+        else:
+            versions[name] = found.version()
+            connection.register(backing, found.to_pyarrow_dataset())
+        columns = ", ".join(f'"{column}"' for column in schema.column_names() if column != YEAR)
+        connection.execute(f"create or replace view {name} as select {columns} from {backing}")  # noqa: S608
+    return versions
+
+
+def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the lake's views: offline, nothing installed or stored.
+
+    Rows come back in UTC whatever the machine's zone is.
+    """
+    connection = duckdb.connect(":memory:")
+    prepare(connection)
+    register_views(connection, lake)
+    return connection
+
+
+def prepare(connection: duckdb.DuckDBPyConnection) -> None:
+    """Settings every connection of ours has: no downloads, UTC."""
+    connection.execute("set autoinstall_known_extensions = false")
+    connection.execute("set autoload_known_extensions = false")
+    try:
+        connection.execute("set timezone = 'UTC'")
+    except duckdb.Error:
+        # The icu extension is not built in: timestamps are UTC already then.
+        return
+
+
+def rows(  # noqa: PLR0913
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    first: dt.date | None,
+    last: dt.date,
+    *,
+    tickers: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """Rows of a view from `first` (None: the beginning) to `last`, sorted by the table's key.
+
+    With the schema's own column types, whatever DuckDB makes of them. `tickers` None means all.
+    """
+    schema = TABLES[table]
+    wanted = list(columns or schema.column_names())
+    terms: list[str] = ["day <= ?"]
+    values: list[dt.date | str] = [last]
+    if first is not None:
+        terms.append("day >= ?")
+        values.append(first)
+    if tickers is not None:
+        terms.append(f"ticker in ({', '.join('?' * len(tickers))})")
+        values += tickers
+    chosen = ", ".join(f'"{column}"' for column in wanted)
+    query = f"select {chosen} from {table} where {' and '.join(terms)}"  # noqa: S608
+    found = connection.execute(query, values).pl()
+    types = {name: dtype for name, dtype in schema.create_empty().schema.items() if name in wanted}
+    return found.cast(types).sort([key for key in schema.primary_key() if key in wanted])

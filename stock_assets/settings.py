@@ -1,0 +1,356 @@
+"""Typed settings: the universe, its sources, where the lake is, and every threshold.
+
+One TOML file, each key also an environment variable (`STOCK_ASSETS_LAKE__PATH`, a double
+underscore for each level); the environment wins. Without a file the packaged `sample_market.toml`
+is used, which is also the commented example to copy. Secrets are never settings: sources read
+them from the environment by themselves.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from stock_assets.calendars import WEEKDAYS, get_calendar
+from stock_assets.errors import SettingsError
+
+SETTINGS_VARIABLE = "STOCK_ASSETS_SETTINGS"
+"""Environment variable with the path of the settings file, for processes Dagster starts."""
+
+SAMPLE_SETTINGS = Path(__file__).with_name("sample_market.toml")
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+
+_TICKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=^&-]{0,31}")
+
+Interval = Literal["1m", "2m", "5m", "10m", "15m", "30m", "1h", "4h", "1d"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LakeSettings(_Section):
+    """Where everything that the product writes lives."""
+
+    path: Path = Path("data")
+    """Folder of the lake and its by-products; relative to the settings file."""
+
+    splits: Path | None = None
+    """CSV with ticker,date,before,after, or a folder of such files named by ticker."""
+
+
+class PartitionSettings(_Section):
+    """The days that are partitions."""
+
+    first_day: dt.date
+    """First day of the partitions: its cell carries all earlier history as well."""
+
+
+class Instrument(_Section):
+    """One ticker: where its candles come from and which calendar it trades by."""
+
+    ticker: str
+    source: str
+    exchange: str = WEEKDAYS
+    currency: str = ""
+
+    @field_validator("ticker")
+    @classmethod
+    def _plain_ticker(cls, value: str) -> str:
+        if not _TICKER.fullmatch(value):
+            message = (
+                f"ticker {value!r} may hold letters, digits and . _ = ^ & - only, starting with "
+                "a letter or digit, at most 32 characters"
+            )
+            raise ValueError(message)
+        return value
+
+    @field_validator("exchange")
+    @classmethod
+    def _known_exchange(cls, value: str) -> str:
+        try:
+            get_calendar(value)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+
+class SimulatedSettings(_Section):
+    """A deterministic market for demos and tests (sources/simulated.py says what it has)."""
+
+    kind: Literal["simulated"]
+    seed: int = 7
+    begin: dt.date = dt.date(2022, 1, 3)
+    """First day of the market."""
+    regime_change: dt.date | None = None
+    """From this day on volatility is multiplied and the market's mood changes."""
+    regime_volatility: float = Field(default=2.5, gt=0)
+    interval: Literal["1h", "1d"] = "1h"
+
+
+class FilesSettings(_Section):
+    """CSV or Parquet files: one a ticker (the file's name), or one with a ticker column."""
+
+    kind: Literal["files"]
+    path: Path
+    """A file, or a folder whose .csv, .txt, .csv.gz and .parquet files are read."""
+    interval: Interval | None = None
+    """What one row is; guessed from the smallest usual distance when left out."""
+    timezone: str = "UTC"
+    """The zone of timestamps that carry none."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Our name -> the file's: ticker, timestamp, date, time, open, high, low, close, volume."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        from zoneinfo import ZoneInfo  # noqa: PLC0415
+
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            message = f"unknown timezone {value!r}; use an IANA name such as 'Europe/Moscow' or UTC"
+            raise ValueError(message) from None
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, value: dict[str, str]) -> dict[str, str]:
+        names = {"ticker", "timestamp", "date", "time", "open", "high", "low", "close", "volume"}
+        if unknown := set(value) - names:
+            message = f"unknown column name(s) {sorted(unknown)}; ours are {sorted(names)}"
+            raise ValueError(message)
+        return value
+
+
+SourceSettings = Annotated[SimulatedSettings | FilesSettings, Field(discriminator="kind")]
+
+
+class ForecastSettings(_Section):
+    """What is forecast, and when the model trains."""
+
+    horizons: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """Sessions ahead."""
+    cadence: int = Field(default=63, ge=1)
+    """Sessions between routine trainings."""
+    cooldown: int = Field(default=21, ge=0)
+    """Sessions after a training during which drift does not ask for another."""
+    min_training_rows: int = Field(default=1000, ge=50)
+    """Labelled (day, ticker) rows below which no model is trained: the baseline answers."""
+    window: int = Field(default=2600, ge=250)
+    """Sessions of history that a training looks at: what bounds its cost."""
+
+    @field_validator("horizons")
+    @classmethod
+    def _sane_horizons(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or sorted(set(value)) != list(value) or value[0] < 1 or value[-1] > 5:  # noqa: PLR2004
+            raise ValueError("horizons must be rising sessions between 1 and 5, such as [1, 5]")
+        return value
+
+
+class DriftSettings(_Section):
+    """When the universe counts as moved."""
+
+    reference: int = Field(default=250, ge=20)
+    """Sessions to compare with."""
+    current: int = Field(default=20, ge=5)
+    """Latest sessions that are compared."""
+    feature_threshold: float = Field(default=1.0, gt=0)
+    """Normed Wasserstein distance above which one feature of one ticker has drifted."""
+    universe_share: float = Field(default=0.3, gt=0, le=1)
+    """Share of drifted (ticker, feature) pairs from which the universe has moved."""
+
+
+class ServerSettings(_Section):
+    """The UI that `stock-assets dev` starts, on this machine only."""
+
+    host: str = "127.0.0.1"
+    port: int = 3000
+    reports_port: int = 3001
+    """Where the saved HTML reports are served, so that links in the UI open."""
+
+
+class Settings(BaseSettings):
+    """All settings. Build with `load_settings`, which names the culprit in its errors."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="STOCK_ASSETS_", env_nested_delimiter="__", extra="ignore", frozen=True
+    )
+
+    lake: LakeSettings = LakeSettings()
+    partitions: PartitionSettings
+    universe: tuple[Instrument, ...] = Field(min_length=1)
+    sources: dict[str, SourceSettings] = Field(min_length=1)
+    forecast: ForecastSettings = ForecastSettings()
+    drift: DriftSettings = DriftSettings()
+    server: ServerSettings = ServerSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+    @field_validator("universe", mode="before")
+    @classmethod
+    def _one_entry_a_ticker(cls, value: Any) -> Any:
+        """An entry may say `tickers = [...]` where many share everything else."""
+        if not isinstance(value, list | tuple):
+            return value
+        entries: list[Any] = []
+        for entry in value:
+            if isinstance(entry, dict) and "tickers" in entry:
+                rest = {key: val for key, val in entry.items() if key != "tickers"}
+                entries += [{**rest, "ticker": ticker} for ticker in entry["tickers"]]
+            else:
+                entries.append(entry)
+        return entries
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        seen: set[str] = set()
+        for instrument in self.universe:
+            name = instrument.ticker
+            if name in seen:
+                raise ValueError(f"universe: ticker {name!r} is listed twice; keep one entry")
+            seen.add(name)
+            if instrument.source not in self.sources:
+                message = (
+                    f"universe: ticker {name!r} names the source {instrument.source!r}, which is "
+                    f"not defined; add [sources.{instrument.source}] or use one of "
+                    f"{sorted(self.sources)}"
+                )
+                raise ValueError(message)
+        # Tickers of one exchange stand together: one exchange is then one range of partitions.
+        ordered = tuple(sorted(self.universe, key=lambda item: (item.exchange, item.ticker)))
+        object.__setattr__(self, "universe", ordered)
+        return self
+
+    @property
+    def tickers(self) -> tuple[str, ...]:
+        """All tickers, in the order of the partitions: by exchange, then by name."""
+        return tuple(item.ticker for item in self.universe)
+
+    @property
+    def exchanges(self) -> tuple[str, ...]:
+        return tuple(sorted({item.exchange for item in self.universe}))
+
+    def instrument(self, ticker: str) -> Instrument:
+        return self.instruments[ticker]
+
+    @property
+    def instruments(self) -> dict[str, Instrument]:
+        return {item.ticker: item for item in self.universe}
+
+    # Where things live: one decision, taken here and nowhere else.
+
+    @property
+    def lake_dir(self) -> Path:
+        return self.lake.path / "lake"
+
+    @property
+    def reports_dir(self) -> Path:
+        return self.lake_dir / "reports"
+
+    @property
+    def mlflow_dir(self) -> Path:
+        return self.lake.path / "mlflow"
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.lake.path / "dagster"
+
+    @property
+    def inbox_dir(self) -> Path:
+        return self.lake.path / "inbox"
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Settings from `path`, else the file named by STOCK_ASSETS_SETTINGS, else the sample market.
+
+    Raises `SettingsError` naming the file, the key and the fix.
+    """
+    named = path or (Path(name) if (name := os.environ.get(SETTINGS_VARIABLE)) else None)
+    file = (named or SAMPLE_SETTINGS).expanduser().resolve()
+    # The packaged sample belongs to no folder of the user's: its lake is the project's data/.
+    base = file.parent if named and file != SAMPLE_SETTINGS.resolve() else PROJECT_DIR
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        message = f"settings file {file} does not exist; copy {SAMPLE_SETTINGS} there and edit it"
+        raise SettingsError(message) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {file} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"settings file {file} is not valid TOML: {error}") from None
+    _refuse_unknown_sections(file, content)
+    try:
+        settings = Settings(**content)
+    except ValidationError as error:
+        raise SettingsError(_explain(file, error)) from None
+    except SettingsError:
+        raise
+    except Exception as error:  # pydantic-settings wraps bad JSON in an environment variable
+        if type(error).__name__ != "SettingsError":
+            raise
+        message = f"environment variable STOCK_ASSETS_...: {error}; complex values are JSON"
+        raise SettingsError(message) from None
+    return _anchored(settings, base)
+
+
+def _refuse_unknown_sections(file: Path, content: dict[str, Any]) -> None:
+    for key in content:
+        if key not in Settings.model_fields:
+            close = difflib.get_close_matches(key, Settings.model_fields, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"use {sorted(Settings.model_fields)}"
+            raise SettingsError(f"{file}: unknown section or key {key!r}; {hint}")
+
+
+def _explain(file: Path, error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "settings"
+        given = item.get("input")
+        shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+        advice = {
+            "missing": "is missing; add it",
+            "extra_forbidden": "is not a setting; remove it or mend its spelling",
+        }.get(item["type"], item["msg"].removeprefix("Value error, "))
+        lines.append(f"{key}: {advice}{shown}")
+    variables = [name for name in os.environ if name.startswith("STOCK_ASSETS_")]
+    note = f" (environment variables also read: {', '.join(sorted(variables))})" if variables else ""
+    return f"{file}: " + "; ".join(lines) + note
+
+
+def _anchored(settings: Settings, base: Path) -> Settings:
+    """Relative paths mean: relative to the settings file."""
+
+    def absolute(path: Path) -> Path:
+        return path if path.is_absolute() else (base / path.expanduser()).resolve()
+
+    lake = settings.lake.model_copy(
+        update={
+            "path": absolute(settings.lake.path),
+            "splits": absolute(settings.lake.splits) if settings.lake.splits else None,
+        }
+    )
+    sources = {
+        name: source.model_copy(update={"path": absolute(source.path)})
+        if isinstance(source, FilesSettings)
+        else source
+        for name, source in settings.sources.items()
+    }
+    return settings.model_copy(update={"lake": lake, "sources": sources})

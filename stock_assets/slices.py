@@ -1,0 +1,43 @@
+"""`Slice`: the days x tickers that one run works on, and what it means for a table's rows.
+
+Plain dates and names: how a slice is spelled as Dagster partitions and run tags is in
+`partitions.py`; how its rows are read and written is in `lake/`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The rows of `tickers` dated `first_date` to `last_date`, both included.
+
+    `first_date` is None when the slice holds the first day of the partitions, which carries
+    everything up to and including it. Days between two partition days (a weekend) belong to the
+    later one, so that consecutive slices leave no date out.
+    """
+
+    first_date: dt.date | None
+    last_date: dt.date
+    tickers: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.tickers:
+            raise ValueError("a slice needs at least one ticker")
+        if self.first_date is not None and self.first_date > self.last_date:
+            raise ValueError(f"slice ends {self.last_date} before it starts {self.first_date}")
+
+    @property
+    def has_history(self) -> bool:
+        """Whether the slice carries all that lies before the partitions' first day."""
+        return self.first_date is None
+
+    def contains(self, day: dt.date) -> bool:
+        return day <= self.last_date and (self.first_date is None or day >= self.first_date)
+
+    def __str__(self) -> str:
+        days = f"{self.first_date or 'the beginning'} to {self.last_date}"
+        names = ", ".join(self.tickers[:3]) + (", ..." if len(self.tickers) > 3 else "")  # noqa: PLR2004
+        return f"{days} x {len(self.tickers)} tickers ({names})"
