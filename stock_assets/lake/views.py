@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import duckdb
+import polars as pl
 
 from stock_assets.lake.schemas import TABLES
 from stock_assets.lake.store import YEAR
@@ -17,8 +18,6 @@ from stock_assets.lake.store import YEAR
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Sequence
-
-    import polars as pl
 
     from stock_assets.lake.store import Lake
 
@@ -89,6 +88,7 @@ def rows(  # noqa: PLR0913
         values += tickers
     chosen = ", ".join(f'"{column}"' for column in wanted)
     query = f"select {chosen} from {table} where {' and '.join(terms)}"  # noqa: S608
-    found = connection.execute(query, values).pl()
+    found = pl.from_arrow(connection.execute(query, values).to_arrow_table())
+    assert isinstance(found, pl.DataFrame)
     types = {name: dtype for name, dtype in schema.create_empty().schema.items() if name in wanted}
     return found.cast(types).sort([key for key in schema.primary_key() if key in wanted])
