@@ -88,7 +88,7 @@ def rows(  # noqa: PLR0913
         values += tickers
     chosen = ", ".join(f'"{column}"' for column in wanted)
     query = f"select {chosen} from {table} where {' and '.join(terms)}"  # noqa: S608
-    found = pl.from_arrow(connection.execute(query, values).to_arrow_table())
+    found = pl.from_arrow(connection.sql(query, params=values).to_arrow_table())
     assert isinstance(found, pl.DataFrame)
     types = {name: dtype for name, dtype in schema.create_empty().schema.items() if name in wanted}
     return found.cast(types).sort([key for key in schema.primary_key() if key in wanted])
