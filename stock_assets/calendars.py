@@ -110,6 +110,13 @@ class Calendar:
         local = dt.datetime.combine(label, self.close, tzinfo=ZoneInfo(self.timezone))
         return local.astimezone(dt.UTC)
 
+    def latest_closed(self, now: dt.datetime) -> dt.date:
+        """The last session that is over at `now` (UTC)."""
+        position = bisect.bisect_right(self.sessions, now.date() + dt.timedelta(1))
+        while position > 1 and self.closes_at(self.sessions[position - 1]) > now:
+            position -= 1
+        return self.sessions[position - 1]
+
     def why_closed(self, day: dt.date) -> str | None:
         """Why `day` is not a session, in words; None when it is one."""
         if self.is_session(day):

@@ -37,7 +37,7 @@ _ATTEMPTS = 20
 _MAX_PAUSE_SECONDS = 2.0
 # Candles are sorted by ticker within a year, so a row group of this size holds few tickers and
 # its statistics prune by ticker.
-_ROW_GROUP = 16_384
+ROW_GROUP = 16_384
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Lake:
         settings: dict[str, Any] = {
             "commit_properties": CommitProperties(custom_metadata={"slice": str(area), **note}),
             "writer_properties": WriterProperties(
-                compression="ZSTD", compression_level=5, max_row_group_size=_ROW_GROUP
+                compression="ZSTD", compression_level=5, max_row_group_size=ROW_GROUP
             ),
         }
         if found is None:

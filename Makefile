@@ -1,0 +1,67 @@
+# The commands of this project. `make demo` and `make test` are all that a new user needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# uv from the PATH, else the one that this file installs beside the environment.
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+
+.PHONY: help demo test fast lint dev bench clean install lock
+
+help:
+	@echo "make demo    the whole graph over the sample market, then a forecast table"
+	@echo "make dev     Dagster UI and daemon on the same lake, on localhost"
+	@echo "make test    all tests          make fast   the quick ones"
+	@echo "make lint    ruff, mypy, sqlfluff, hadolint"
+	@echo "make bench   what a run costs, measured"
+	@echo "make clean   remove the environment and all that was made (the lake too)"
+
+demo: $(INSTALLED)
+	$(BIN)/stock-assets demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+fast: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+dev: $(INSTALLED)
+	$(BIN)/stock-assets dev
+
+bench: $(INSTALLED)
+	$(BIN)/python bench/bench.py
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/sqlfluff lint dbt
+	$(BIN)/hadolint Dockerfile
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet uv
+
+# An uv found on the PATH needs no rule to make it.
+ifneq ($(UV),.uv/bin/uv)
+.PHONY: $(UV)
+$(UV):
+endif
+
+lock:
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	  --python-version 3.11 --group dev --custom-compile-command "make lock" \
+	  pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .uv .pytest_cache .ruff_cache .mypy_cache .hypothesis dbt/target dbt/logs artifacts
+	find data -mindepth 1 -maxdepth 1 ! -name inbox -exec rm -rf {} +

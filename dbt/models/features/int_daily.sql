@@ -1,0 +1,51 @@
+-- What each bar says by itself and against the one before it, for every ticker of the market.
+--
+-- The previous bar is the last one within the 30 sessions before: a return over a longer halt is
+-- not a return of this market any more. Bars off the calendar count nowhere.
+
+with bars as (
+    select
+        bars.day,
+        bars.ticker,
+        bars.exchange,
+        bars.open,
+        bars.high,
+        bars.low,
+        bars.close,
+        sessions.session,
+        -- A volume of zero has no logarithm; it is as unknown as none.
+        case when bars.volume > 0 then ln(bars.volume) end as log_volume
+    from {{ source('run', 'market_bars') }} as bars
+    inner join {{ source('run', 'sessions') }} as sessions
+        on bars.exchange = sessions.exchange and bars.day = sessions.day
+),
+
+following as (
+    select
+        bars.*,
+        last_value(close) over before as previous_close,
+        last_value(day) over before as previous_day
+    from bars
+    window before as (
+        partition by exchange, ticker order by session
+        range between 30 preceding and 1 preceding
+    )
+)
+
+select
+    day,
+    ticker,
+    exchange,
+    session,
+    high,
+    low,
+    close,
+    log_volume,
+    ln(close / previous_close) as ret_1d,
+    ln(open / previous_close) as gap_1d,
+    ln(close / open) as intraday_1d,
+    ln(high / low) as range_1d,
+    -- Rogers-Satchell (1991) estimator of one day's variance, free of drift.
+    ln(high / close) * ln(high / open) + ln(low / close) * ln(low / open) as rogers_satchell,
+    cast(day - previous_day as integer) as days_since_bar
+from following

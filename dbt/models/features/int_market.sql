@@ -1,0 +1,28 @@
+-- The market of each session: every ticker of the exchange that has a bar on that day.
+
+with tickers as (
+    select
+        daily.exchange,
+        daily.day,
+        daily.ret_1d,
+        {{ fixed("daily.ret_1d") }} as ret_n,
+        {{ fixed("windows.ret_5d") }} as ret_5d_n,
+        {{ fixed("ewma.vol_ewma") }} as vol_ewma_n,
+        {{ fixed("windows.vol_parkinson_21") }} as vol_parkinson_n
+    from {{ ref('int_daily') }} as daily
+    inner join {{ ref('int_windows') }} as windows using (exchange, ticker, session)
+    left join {{ ref('int_ewma') }} as ewma using (exchange, ticker, session)
+)
+
+select
+    exchange,
+    day,
+    cast(count(*) as integer) as market_tickers,
+    {{ mean("ret_n") }} as market_ret_1d,
+    {{ mean("ret_5d_n") }} as market_ret_5d,
+    sqrt({{ mean_square("vol_ewma_n") }}) as market_vol_ewma,
+    sqrt({{ mean_square("vol_parkinson_n") }}) as market_range_21,
+    {{ deviation("ret_n") }} as market_dispersion,
+    count(*) filter (where ret_1d > 0) / count(ret_1d) as market_up_share
+from tickers
+group by exchange, day

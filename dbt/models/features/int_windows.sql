@@ -1,0 +1,80 @@
+-- What each ticker's own last sessions say.
+--
+-- A window of n sessions is a RANGE over the calendar's running number: never more than n sessions
+-- back, whatever is missing, so that 252 sessions of lookback give every value its whole window.
+-- Columns ending in _n are the integers that all sums run over (macros/exact.sql).
+
+with daily as (
+    select
+        *,
+        {{ fixed("ret_1d") }} as ret_n,
+        {{ fixed("least(ret_1d, 0)") }} as fall_n,
+        {{ fixed("gap_1d") }} as gap_n,
+        {{ fixed("intraday_1d") }} as intraday_n,
+        {{ fixed("range_1d") }} as range_n,
+        {{ fixed_product("rogers_satchell") }} as rogers_satchell_n,
+        {{ fixed("log_volume") }} as volume_n
+    from {{ ref('int_daily') }}
+),
+
+windows as (
+    select
+        day,
+        ticker,
+        exchange,
+        session,
+        {%- for sessions in [5, 21, 63] %}
+        {{ if_filled("ret_n", "last_%d" % sessions, sessions,
+            unfixed("sum(ret_n) over last_%d" % sessions)) }} as ret_{{ sessions }}d,
+        {{ if_filled("ret_n", "last_%d" % sessions, sessions,
+            "sqrt(" ~ mean_square("ret_n", "last_%d" % sessions) ~ ")") }}
+            as vol_close_{{ sessions }},
+        -- Parkinson (1980): mean square of the range over 4 ln 2.
+        {{ if_filled("range_n", "last_%d" % sessions, sessions,
+            "sqrt((" ~ mean_square("range_n", "last_%d" % sessions) ~ ") / (4 * ln(2)))") }}
+            as vol_parkinson_{{ sessions }},
+        {%- endfor %}
+        -- Garman-Klass (1980), the practical form: 1/2 range^2 - (2 ln 2 - 1) intraday^2. The
+        -- candle rules let a close stand a hair above the high: never below zero for that.
+        {{ if_filled("range_n", "last_21", 21, "sqrt(greatest(0, 0.5 * (" ~
+            mean_square("range_n", "last_21") ~ ") - (2 * ln(2) - 1) * (" ~
+            mean_square("intraday_n", "last_21") ~ ")))") }} as vol_garman_klass_21,
+        {{ if_filled("rogers_satchell_n", "last_21", 21, "sqrt(greatest(0, " ~
+            unfixed_product("sum(rogers_satchell_n) over last_21") ~
+            " / count(rogers_satchell_n) over last_21))") }} as vol_rogers_satchell_21,
+        {{ if_filled("gap_n", "last_21", 21,
+            "sqrt(" ~ mean_square("gap_n", "last_21") ~ ")") }} as vol_gap_21,
+        {{ if_filled("range_n", "last_21", 21, deviation("range_n", "last_21")) }} as range_std_21,
+        -- Null where nothing moved.
+        {{ if_filled("ret_n", "last_21", 21,
+            "cast(sum(fall_n * fall_n) over last_21 as double)"
+            ~ " / nullif(sum(ret_n * ret_n) over last_21, 0)") }} as downside_share_21,
+        {{ if_filled("ret_1d", "last_21", 21, "min(ret_1d) over last_21") }} as worst_21,
+        {{ if_filled("ret_1d", "last_21", 21, "max(ret_1d) over last_21") }} as best_21,
+        -- Null where the volume never changed.
+        case when volume_n is not null then
+            {{ if_filled("volume_n", "last_63", 63,
+                "(" ~ unfixed("volume_n") ~ " - " ~ mean("volume_n", "last_63") ~ ") / nullif("
+                ~ deviation("volume_n", "last_63") ~ ", 0)") }}
+        end as volume_z_63,
+        {{ if_filled("volume_n", "last_5", 5, mean("volume_n", "last_5")) }}
+        - {{ if_filled("volume_n", "last_63", 63, mean("volume_n", "last_63")) }}
+            as volume_ratio_5_63,
+        {{ if_filled("close", "last_63", 63, "least(0, ln(close / max(high) over last_63))") }}
+            as high_dist_63,
+        {{ if_filled("close", "last_252", 252, "least(0, ln(close / max(high) over last_252))") }}
+            as high_dist_252,
+        {{ if_filled("close", "last_252", 252, "greatest(0, ln(close / min(low) over last_252))") }}
+            as low_dist_252,
+        cast(count(*) over last_252 as integer) as bars_252
+    from daily
+    window
+        {%- for sessions in [5, 21, 63, 252] %}
+        last_{{ sessions }} as (
+            partition by exchange, ticker order by session
+            range between {{ sessions - 1 }} preceding and current row
+        ){{ "," if not loop.last }}
+        {%- endfor %}
+)
+
+select * from windows

@@ -1,0 +1,47 @@
+"""The resource through which assets and checks see the lake: DuckDB views to query, and writing.
+
+The views are those that `stock-assets sql` serves. What a write does is in `lake/store.py`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import polars as pl
+from dagster_duckdb import DuckDBResource
+
+from stock_assets.lake.store import Lake, Written
+from stock_assets.lake.views import prepare, register_views
+from stock_assets.slices import Slice
+
+
+class LakeResource(DuckDBResource):
+    """An in-memory DuckDB whose connections see every table of the lake by its name."""
+
+    root: str
+    """Folder of the Delta tables."""
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(Path(self.root))
+
+    @contextmanager
+    def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with the views, each fixed at the version of this moment."""
+        with super().get_connection() as connection:
+            prepare(connection)
+            register_views(connection, self.lake)
+            yield connection
+
+    def write(
+        self, context: dg.AssetExecutionContext, table: str, rows: pl.DataFrame, area: Slice
+    ) -> Written:
+        """Make `rows` the slice's rows of `table`; the commit names the run that made it."""
+        written = self.lake.write(table, rows, area, note={"dagster_run": context.run_id})
+        verb = "wrote" if written.changed else "already held"
+        context.log.info(
+            f"{table} {verb} {written.rows} rows of {area} in version {written.version}"
+        )
+        return written

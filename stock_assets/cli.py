@@ -1,0 +1,310 @@
+"""`stock-assets`: what a person types.
+
+Results go to stdout, messages to stderr. Exit codes: 0 done, 1 a run failed, 2 wrong use or
+settings, 3 a source, 4 the lake, 5 a model. Heavy packages are imported by the commands that need
+them, so that `sql` and `status` answer at once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stock_assets import console
+from stock_assets.errors import SliceError, StockAssetsError
+from stock_assets.settings import SAMPLE_SETTINGS, SETTINGS_VARIABLE, Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+app = typer.Typer(
+    help="Candles in, honest forecasts out: a Dagster lakehouse on your machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        help="TOML with the lake, universe and sources; default: the sample market.",
+        metavar="FILE.toml",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+DEMO_LAST_DAY = dt.date(2026, 6, 30)
+"""The demo's slice: from the sample's first partition day to here."""
+
+
+def main() -> None:
+    """Run the command line; turn our own errors into a message and an exit code."""
+    try:
+        app()
+    except StockAssetsError as error:
+        console.fail(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.fail("interrupted; every table is as before the run or as after it")
+        sys.exit(130)
+
+
+@app.command()
+def demo(settings: SettingsOption = None) -> None:
+    """The whole graph over the sample market, then forecasts, drift and scores."""
+    loaded = _load(settings)
+    last = min(DEMO_LAST_DAY, dt.datetime.now(tz=dt.UTC).date() - dt.timedelta(1))
+    ok = _materialize(loaded, settings, loaded.partitions.first_day, last, loaded.tickers, None)
+    _print_outcome(loaded, last)
+    if not ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(  # noqa: PLR0913
+    settings: SettingsOption = None,
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="DAY", help="First day; default the earliest.")
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", metavar="DAY", help="Last day; default the latest.")
+    ] = None,
+    tickers: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Tickers; default the whole universe.")
+    ] = None,
+    assets: Annotated[
+        str | None, typer.Option(metavar="a,b", help="Assets; default all of them.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Materialize the slice of days x tickers through Dagster."""
+    loaded = _load(settings)
+    begin = _day(first, "--from") or loaded.partitions.first_day
+    end = _day(last, "--to") or dt.datetime.now(tz=dt.UTC).date()
+    chosen = _names(tickers) or list(loaded.tickers)
+    ok = _materialize(
+        loaded, settings, begin, end, chosen, _names(assets) or None, as_json=as_json
+    )
+    if not ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="SQL over the lake's tables by name.")],
+    settings: SettingsOption = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write to FILE.csv or FILE.parquet.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Query candles, bars, features, drift, models, forecasts, scores and quarantine with DuckDB."""
+    import duckdb  # noqa: PLC0415
+    import polars as pl  # noqa: PLC0415
+
+    from stock_assets.lake.store import Lake  # noqa: PLC0415
+    from stock_assets.lake.views import connect  # noqa: PLC0415
+
+    if out is not None and out.suffix not in (".csv", ".parquet"):
+        raise typer.BadParameter(f"{out} must end in .csv or .parquet", param_hint="--out")
+    with connect(Lake(_load(settings).lake_dir)) as connection:
+        try:
+            relation = connection.sql(query)
+            found = pl.DataFrame(relation.to_arrow_table()) if relation is not None else None
+        except duckdb.Error as error:
+            console.fail(f"the query failed: {error}")
+            raise typer.Exit(2) from None
+    if found is None:
+        return
+    if out is not None:
+        found.write_csv(out) if out.suffix == ".csv" else found.write_parquet(out)
+        console.say(f"{found.height} rows in {out}")
+    elif as_json:
+        print(found.write_json())  # noqa: T201
+    else:
+        console.print_frame(found)
+
+
+@app.command()
+def status(settings: SettingsOption = None, as_json: JsonOption = False) -> None:
+    """What the lake holds, the last runs, and the tickers that are behind."""
+    from stock_assets.lake.store import Lake  # noqa: PLC0415
+    from stock_assets.overview import plain, stale_tickers, table_status  # noqa: PLC0415
+
+    loaded = _load(settings)
+    lake = Lake(loaded.lake_dir)
+    tables = table_status(lake)
+    stale = stale_tickers(lake, loaded, dt.datetime.now(tz=dt.UTC))
+    runs = _last_runs(loaded)
+    if as_json:
+        content = {
+            "lake": str(loaded.lake_dir),
+            "tables": plain(tables),
+            "runs": runs,
+            "stale": plain(stale),
+        }
+        print(json.dumps(content, indent=2))  # noqa: T201
+        return
+    console.show(f"Lake: {loaded.lake_dir}", *console.status_tables(tables, stale))
+    console.show(*[f"{item['started']}  {item['status']:<8} {item['slice']}" for item in runs])
+
+
+@app.command()
+def maintain(settings: SettingsOption = None) -> None:
+    """Compact the tables and remove files that no version younger than 30 days needs."""
+    from stock_assets.lake.maintenance import maintain as maintain_lake  # noqa: PLC0415
+    from stock_assets.lake.store import Lake  # noqa: PLC0415
+
+    for done in maintain_lake(Lake(_load(settings).lake_dir)):
+        console.show(
+            f"{done.table}: {done.files_before} files -> {done.files_after}, "
+            f"{done.removed} old ones removed, {done.bytes / 1e6:.2f} MB"
+        )
+
+
+@app.command()
+def dev(
+    settings: SettingsOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the UI.")] = None,
+) -> None:
+    """Dagster's UI and daemon on this lake, with the saved reports served beside it."""
+    from stock_assets.launch import dagster_command, prepare_home  # noqa: PLC0415
+    from stock_assets.reports_server import serving  # noqa: PLC0415
+    from stock_assets.settings import PROJECT_DIR  # noqa: PLC0415
+
+    loaded = _load(settings)
+    prepare_home(loaded, _file(settings))
+    where = host or loaded.server.host
+    with serving(loaded.reports_dir, where, loaded.server.reports_port) as address:
+        console.say(f"reports on {address}")
+        command = [dagster_command(), "dev", "-w", str(PROJECT_DIR / "workspace.yaml")]
+        command += ["-h", where, "-p", str(port or loaded.server.port)]
+        # Its own process group would not get Ctrl-C; the same one ends with us.
+        code = subprocess.run(command, check=False).returncode  # noqa: S603
+    raise typer.Exit(max(0, code))
+
+
+def _load(settings: Path | None) -> Settings:
+    return load_settings(_file(settings))
+
+
+def _file(settings: Path | None) -> Path:
+    return settings or Path(os.environ.get(SETTINGS_VARIABLE, SAMPLE_SETTINGS))
+
+
+def _day(text: str | None, option: str) -> dt.date | None:
+    if text is None:
+        return None
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        message = f"{option} {text!r} is not a day; write it as 2026-06-30"
+        raise SliceError(message) from None
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
+
+
+def _materialize(  # noqa: PLR0913
+    settings: Settings,
+    file: Path | None,
+    first: dt.date,
+    last: dt.date,
+    tickers: Sequence[str],
+    assets: Sequence[str] | None,
+    *,
+    as_json: bool = False,
+) -> bool:
+    """Run the slice, one Dagster run for each block of neighbouring tickers; whether all passed."""
+    console.say("starting ...")
+    from stock_assets.launch import open_instance, prepare_home, run_slice  # noqa: PLC0415
+
+    prepare_home(settings, _file(file))
+    from stock_assets.graph import STEPS, asset_names, build_definitions  # noqa: PLC0415
+    from stock_assets.partitions import Grid  # noqa: PLC0415
+
+    unknown = sorted(set(assets or ()) - set(asset_names()))
+    if unknown:
+        message = f"unknown asset(s) {', '.join(unknown)}; use {', '.join(asset_names())}"
+        raise SliceError(message)
+    grid = Grid.of(settings)
+    definitions = build_definitions(settings)
+    outcomes = []
+    with open_instance() as instance:
+        for block in grid.blocks(tickers) if tickers else []:
+            area = grid.slice(first, last, block)
+            grid.slice(first, last, tickers)
+            with console.progress(str(area), STEPS) as listener:
+                outcome = run_slice(
+                    definitions, instance, grid, area, assets=assets, listener=listener
+                )
+            outcomes.append(outcome)
+            for line in outcome.errors:
+                console.fail(line)
+            for asset, check, description in outcome.failed_checks:
+                console.say(f"[yellow]check {asset}/{check}:[/] {description}")
+            verb = "done" if outcome.success else "[red]failed[/]"
+            console.say(f"{verb} in {outcome.seconds:.0f} s (run {outcome.run_id})")
+            if not outcome.success:
+                break
+    if as_json:
+        print(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))  # noqa: T201
+    return all(outcome.success for outcome in outcomes)
+
+
+def _print_outcome(settings: Settings, last: dt.date) -> None:
+    from stock_assets import overview  # noqa: PLC0415
+    from stock_assets.drift.pages import page_file  # noqa: PLC0415
+    from stock_assets.lake.store import Lake  # noqa: PLC0415
+    from stock_assets.lake.views import connect  # noqa: PLC0415
+
+    with connect(Lake(settings.lake_dir)) as connection:
+        forecasts = overview.latest_forecasts(connection, settings.tickers, last)
+        verdict = overview.latest_verdict(connection, settings, last)
+        summary = overview.score_summary(connection, last)
+    page = page_file(settings, verdict.day) if verdict else None
+    console.show(
+        console.forecast_table(forecasts),
+        *console.verdict_lines(verdict, str(page) if page and page.exists() else None),
+        *console.score_lines(summary),
+        "",
+        "Next:",
+        "  make dev                                         the graph, in Dagster's UI",
+        '  .venv/bin/stock-assets sql "select * from forecasts where ticker = \'GOLD\' limit 5"',
+        "  .venv/bin/stock-assets status                    what the lake holds",
+        "  .venv/bin/stock-assets run --from 2026-07-01 --to 2026-07-03     the next days",
+    )
+
+
+def _last_runs(settings: Settings, count: int = 5) -> list[dict[str, str]]:
+    """The newest runs of the lake's Dagster instance, newest first."""
+    if not (settings.dagster_home / "dagster.yaml").exists():
+        return []
+    from stock_assets.launch import open_instance, prepare_home  # noqa: PLC0415
+    from stock_assets.partitions import RANGE_END_TAG, RANGE_START_TAG  # noqa: PLC0415
+
+    prepare_home(settings)
+    with open_instance() as instance:
+        records = instance.get_run_records(limit=count)
+    return [
+        {
+            "run": record.dagster_run.run_id,
+            "status": record.dagster_run.status.value,
+            "started": f"{record.create_timestamp:%Y-%m-%d %H:%M}",
+            "slice": " .. ".join(
+                record.dagster_run.tags.get(tag, "") for tag in (RANGE_START_TAG, RANGE_END_TAG)
+            ),
+        }
+        for record in records
+    ]

@@ -1,0 +1,178 @@
+"""Drawing on a terminal: progress and messages on stderr, tables on stdout.
+
+What the numbers are is decided in `overview.py` and the packages it asks.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from stock_assets.drift.verdict import Verdict
+    from stock_assets.forecasting.scoring import Summary
+    from stock_assets.overview import StaleTicker, TableStatus
+
+messages = Console(stderr=True, highlight=False)
+results = Console(file=sys.stdout, highlight=False)
+
+_WIDE = 120
+
+
+
+def say(text: str) -> None:
+    """A message to the person; never part of a result."""
+    messages.print(text, soft_wrap=True)
+
+
+def fail(text: str) -> None:
+    messages.print(f"[bold red]error:[/] {_escaped(text)}", soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+@contextmanager
+def progress(title: str, steps: int) -> Iterator[Callable[[str, str], None]]:
+    """A bar that moves with a run's steps; plain lines where stderr is no terminal."""
+    if not messages.is_terminal:
+        say(title)
+
+        def lines(step: str, what: str) -> None:
+            if what != "succeeded":
+                say(f"  {step} {what}")
+
+        yield lines
+        return
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps"),
+        TimeElapsedColumn(),
+        console=messages,
+    )
+    with bar:
+        task = bar.add_task(title, total=steps)
+
+        def move(step: str, what: str) -> None:
+            if what == "started":
+                bar.update(task, description=f"{title}: {step}")
+            else:
+                bar.advance(task)
+            if what == "failed":
+                bar.console.print(f"[red]{step} failed[/]")
+
+        yield move
+
+
+def forecast_table(forecasts: pl.DataFrame, horizons: Sequence[int] = (1, 5)) -> Table:
+    """Ticker, last price, and for each horizon the median with its 80 % interval."""
+    last = forecasts["day"].max() if forecasts.height else "-"
+    table = Table(title=f"Forecasts as of {last}", title_justify="left")
+    table.add_column("ticker")
+    table.add_column("last price", justify="right")
+    for ahead in horizons:
+        label = f"{ahead} session{'s' if ahead > 1 else ''} ahead"
+        table.add_column(f"{label}\nmedian  (80 % interval)", justify="right")
+    table.add_column("model")
+    for (ticker,), group in forecasts.group_by("ticker", maintain_order=True):
+        cells = []
+        for ahead in horizons:
+            found = group.filter(pl.col("horizon") == ahead)
+            cells.append(_interval(found.row(0, named=True)) if found.height else "-")
+        first = group.row(0, named=True)
+        stale = "" if first["day"] == last else f" ({first['day']})"
+        table.add_row(
+            f"{ticker}{stale}",
+            f"{_price(first['last_price'])} {first['currency']}".strip(),
+            *cells,
+            str(first["model"]),
+        )
+    return table
+
+
+def _interval(row: dict[str, Any]) -> str:
+    low, high = _price(row["price_q10"]), _price(row["price_q90"])
+    return f"{_price(row['price_q50'])}  ({low} .. {high})"
+
+
+def _price(value: float) -> str:
+    """Five significant digits or two decimals, whichever says more."""
+    decimals = max(2, 5 - len(str(int(abs(value))))) if value < 1000 else 2  # noqa: PLR2004
+    return f"{value:,.{decimals}f}".replace(",", " ")
+
+
+def verdict_lines(verdict: Verdict | None, page: str | None) -> list[str]:
+    """The drift verdict in words, with its page."""
+    if verdict is None:
+        return ["Drift: nothing evaluated yet."]
+    return [f"Drift: {verdict.sentence}", f"       report: {page or 'none saved for that day'}"]
+
+
+def score_lines(summary: Summary | None) -> list[str]:
+    """How the forecasts did, in words and numbers."""
+    if summary is None:
+        return ["Scores: no forecast has reached its target day yet."]
+    return [f"Scores: {summary.sentence}"]
+
+
+def status_tables(tables: list[TableStatus], stale: list[StaleTicker]) -> list[Table]:
+    """What the lake holds, and who is behind."""
+    held = Table(title="Tables", title_justify="left")
+    for name in ("table", "rows", "days", "from", "to", "tickers", "version", "files", "MB"):
+        held.add_column(name, justify="left" if name == "table" else "right")
+    for item in tables:
+        held.add_row(
+            item.table,
+            f"{item.rows:,}",
+            f"{item.days:,}",
+            str(item.first_day or "-"),
+            str(item.last_day or "-"),
+            str(item.tickers),
+            "-" if item.version is None else str(item.version),
+            str(item.files),
+            f"{item.bytes / 1e6:.2f}",
+        )
+    if not stale:
+        return [held]
+    behind = Table(title="Stale tickers", title_justify="left")
+    for name in ("ticker", "exchange", "last bar", "last session", "sessions behind"):
+        behind.add_column(name)
+    for ticker in stale:
+        behind.add_row(
+            ticker.ticker,
+            ticker.exchange,
+            str(ticker.last_bar or "none"),
+            str(ticker.last_session),
+            "-" if ticker.sessions_behind is None else str(ticker.sessions_behind),
+        )
+    return [held, behind]
+
+
+def print_frame(frame: pl.DataFrame) -> None:
+    """A query's result as a table on stdout, whole."""
+    with pl.Config(
+        tbl_rows=-1,
+        tbl_cols=-1,
+        tbl_width_chars=max(_WIDE, results.width),
+        tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True,
+        fmt_str_lengths=100,
+    ):
+        print(frame)  # noqa: T201 - the result of the command
+
+
+def show(*parts: Table | str) -> None:
+    """Results to stdout."""
+    for part in parts:
+        results.print(part, soft_wrap=isinstance(part, str), markup=False)

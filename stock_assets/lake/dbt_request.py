@@ -1,0 +1,171 @@
+"""What one dbt invocation is asked to do, and how that reaches the plugin inside it.
+
+dbt runs in a process of its own. What differs between runs travels in one JSON file named by one
+environment variable, and never as a dbt variable: those are part of what dbt parsed, and changing
+one makes it parse the project anew. Everything that needs settings or calendars is worked out
+here, so that the plugin needs neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stock_assets.errors import LakeError
+from stock_assets.lake.splits import read_splits, split_factors
+from stock_assets.slices import Slice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stock_assets.settings import Settings
+
+REQUEST_VARIABLE = "STOCK_ASSETS_DBT_REQUEST"
+"""Environment variable with the path of the request's JSON file."""
+
+LOOKBACK_SESSIONS = 252
+"""Sessions before a slice that its features can depend on.
+
+The longest window has 252 sessions with the current one; the EWMA reaches back 100 and the
+previous bar of the oldest of them 30 more.
+"""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RequestedTicker(_Part):
+    """A ticker of the slice."""
+
+    ticker: str
+    exchange: str
+    currency: str
+
+
+class RequestedSessions(_Part):
+    """Sessions of one exchange, consecutive, up to the slice's last day.
+
+    `first_session` is the calendar's running number of `days[0]`.
+    """
+
+    exchange: str
+    first_session: int
+    days: tuple[dt.date, ...]
+
+
+class RequestedFactor(_Part):
+    """Split factor in force from `day` on."""
+
+    ticker: str
+    day: dt.date
+    factor: float
+
+
+class DbtRequest(_Part):
+    """All that the plugin must know: the lake, the slice, and what its rows need from elsewhere.
+
+    `lookback_date` is the day from which bars are read for the features, None when the slice
+    carries all history.
+    """
+
+    lake: Path
+    run_id: str
+    first_date: dt.date | None
+    last_date: dt.date
+    lookback_date: dt.date | None
+    tickers: tuple[RequestedTicker, ...]
+    sessions: tuple[RequestedSessions, ...]
+    splits: tuple[RequestedFactor, ...]
+
+    @property
+    def area(self) -> Slice:
+        return Slice(self.first_date, self.last_date, tuple(item.ticker for item in self.tickers))
+
+    @property
+    def exchanges(self) -> tuple[str, ...]:
+        return tuple(item.exchange for item in self.sessions)
+
+
+def build_request(settings: Settings, area: Slice, *, run_id: str = "") -> DbtRequest:
+    """The request to make bars and features of `area`.
+
+    Raises `SourceError` when the declared splits cannot be read.
+    """
+    # Imported here: the plugin, in dbt's process, reads requests and needs no calendars.
+    from stock_assets.calendars import get_calendar  # noqa: PLC0415
+
+    instruments = [settings.instrument(ticker) for ticker in area.tickers]
+    sessions = []
+    for exchange in sorted({item.exchange for item in instruments}):
+        calendar = get_calendar(exchange)
+        first = dt.date.min
+        if area.first_date is not None:
+            first = calendar.back(area.first_date, LOOKBACK_SESSIONS)
+        days = calendar.between(first, area.last_date)
+        sessions.append(
+            RequestedSessions(exchange=exchange, first_session=calendar.index(first), days=days)
+        )
+    names = frozenset(area.tickers)
+    return DbtRequest(
+        lake=settings.lake_dir,
+        run_id=run_id,
+        first_date=area.first_date,
+        last_date=area.last_date,
+        lookback_date=_earliest(area, sessions),
+        tickers=tuple(
+            RequestedTicker(ticker=item.ticker, exchange=item.exchange, currency=item.currency)
+            for item in instruments
+        ),
+        sessions=tuple(sessions),
+        splits=tuple(
+            RequestedFactor(ticker=item.ticker, day=item.day, factor=item.factor)
+            for item in split_factors(read_splits(settings.lake.splits))
+            if item.ticker in names
+        ),
+    )
+
+
+def _earliest(area: Slice, sessions: list[RequestedSessions]) -> dt.date | None:
+    if area.first_date is None:
+        return None
+    return min((item.days[0] for item in sessions if item.days), default=area.first_date)
+
+
+@contextlib.contextmanager
+def requested(request: DbtRequest) -> Iterator[Path]:
+    """Let every dbt process started meanwhile work on `request`; yields the request's file."""
+    with tempfile.TemporaryDirectory(prefix="stock-assets-dbt-") as folder:
+        file = Path(folder) / "request.json"
+        file.write_text(request.model_dump_json(), encoding="utf-8")
+        before = os.environ.get(REQUEST_VARIABLE)
+        os.environ[REQUEST_VARIABLE] = str(file)
+        try:
+            yield file
+        finally:
+            if before is None:
+                del os.environ[REQUEST_VARIABLE]
+            else:
+                os.environ[REQUEST_VARIABLE] = before
+
+
+def read_request() -> DbtRequest:
+    """The request that the environment names. Raises `LakeError` when there is none."""
+    name = os.environ.get(REQUEST_VARIABLE)
+    if not name:
+        message = (
+            f"dbt runs without {REQUEST_VARIABLE}: which slice to build is not said; run it "
+            "through `stock-assets run`, or within stock_assets.lake.dbt_request.requested"
+        )
+        raise LakeError(message)
+    try:
+        return DbtRequest.model_validate_json(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise LakeError(f"{REQUEST_VARIABLE}={name} is not a dbt request: {reason}") from error

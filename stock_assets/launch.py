@@ -1,0 +1,205 @@
+"""Starting Dagster on a lake: its home folder, and a slice as one run in this process.
+
+What is run is in `graph.py`; what a person types is in `cli.py`.
+"""
+
+import datetime as dt
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+
+from stock_assets.errors import LakeError, StockAssetsError
+from stock_assets.instance.event_log import enable_event_batching
+from stock_assets.partitions import Grid
+from stock_assets.settings import PROJECT_DIR, SETTINGS_VARIABLE, Settings
+from stock_assets.slices import Slice
+
+PROCESS_TAG = "stock_assets/process"
+_POLL_SECONDS = 0.3
+
+Listener = Callable[[str, str], None]
+"""Told (step, what happened) as a run goes on: started, succeeded, failed."""
+
+
+@dataclass
+class RunOutcome:
+    """How one run ended, and what a person needs to know of it."""
+
+    run_id: str
+    success: bool
+    seconds: float
+    errors: list[str] = field(default_factory=list)
+    failed_checks: list[tuple[str, str, str]] = field(default_factory=list)
+    """(asset, check, description) of checks that did not pass."""
+
+
+def prepare_home(settings: Settings, settings_file: Path | None = None) -> Path:
+    """Make the lake's Dagster home and point this process, and those it starts, at it.
+
+    Raises `LakeError` when the folder cannot be made.
+    """
+    home = settings.dagster_home
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        settings.inbox_dir.mkdir(parents=True, exist_ok=True)
+        _install(PROJECT_DIR / "dagster.yaml", home / "dagster.yaml")
+    except OSError as error:
+        message = (
+            f"cannot write to {home}: {error.strerror or error}; "
+            "make the folder writable or change lake.path in the settings"
+        )
+        raise LakeError(message) from error
+    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ["STOCK_ASSETS_EVENT_LOG"] = str(home / "history" / "runs")
+    if settings_file is not None:
+        os.environ[SETTINGS_VARIABLE] = str(settings_file.resolve())
+    enable_event_batching()
+    return home
+
+
+def _install(source: Path, target: Path) -> None:
+    """Copy atomically, and only what is new: a running daemon may be reading it."""
+    content = source.read_bytes()
+    if target.exists() and target.read_bytes() == content:
+        return
+    draft = target.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_bytes(content)
+    draft.replace(target)
+
+
+@contextmanager
+def open_instance() -> Iterator[dg.DagsterInstance]:
+    """The instance of the prepared home."""
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def run_slice(  # noqa: PLR0913
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    grid: Grid,
+    area: Slice,
+    *,
+    assets: Sequence[str] | None = None,
+    listener: Listener | None = None,
+) -> RunOutcome:
+    """Materialize `area` (its tickers must be neighbours) as one run in this process."""
+    close_abandoned_runs(instance)
+    job = definitions.resolve_implicit_global_asset_job_def()
+    run_id = dg.make_new_run_id()
+    tags = {**grid.tags(area), PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"}
+    began = dt.datetime.now(tz=dt.UTC)
+    with _watching(instance, run_id, listener):
+        result = job.execute_in_process(
+            instance=instance,
+            run_id=run_id,
+            tags=tags,
+            asset_selection=[dg.AssetKey(name) for name in assets] if assets else None,
+            raise_on_error=False,
+        )
+    seconds = (dt.datetime.now(tz=dt.UTC) - began).total_seconds()
+    return RunOutcome(
+        run_id,
+        result.success,
+        seconds,
+        errors=[_reason(event) for event in result.filter_events(lambda e: e.is_step_failure)],
+        failed_checks=[
+            (found.asset_key.to_user_string(), found.check_name, found.description or "")
+            for found in result.get_asset_check_evaluations()
+            if not found.passed
+        ],
+    )
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if error is None:
+        return f"{event.step_key} failed"
+    own = {cls.__name__ for cls in _family(StockAssetsError)}
+    text = error.message.strip()
+    name, _, message = text.partition(": ")
+    return f"{event.step_key}: {message if name.rsplit('.', 1)[-1] in own else text}"
+
+
+def _family(base: type) -> Iterator[type]:
+    yield base
+    for child in base.__subclasses__():
+        yield from _family(child)
+
+
+@contextmanager
+def _watching(
+    instance: dg.DagsterInstance, run_id: str, listener: Listener | None
+) -> Iterator[None]:
+    """Tell `listener` of the run's steps while the run keeps this thread."""
+    if listener is None:
+        yield
+        return
+    words = {
+        dg.DagsterEventType.STEP_START: "started",
+        dg.DagsterEventType.STEP_SUCCESS: "succeeded",
+        dg.DagsterEventType.STEP_FAILURE: "failed",
+    }
+    done = threading.Event()
+
+    def watch() -> None:
+        cursor = None
+        while True:
+            last = done.wait(_POLL_SECONDS)
+            found = instance.get_records_for_run(run_id, cursor=cursor, of_type=set(words))
+            cursor = found.cursor
+            for record in found.records:
+                event = record.event_log_entry.get_dagster_event()
+                listener(event.step_key or "", words[event.event_type])
+            if last:
+                return
+
+    watcher = threading.Thread(target=watch, name="run progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def close_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Report as failed what a killed process of this machine left in progress; return run ids."""
+    closed = []
+    here = socket.gethostname()
+    for run in instance.get_runs(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED])
+    ):
+        host, _, process = run.tags.get(PROCESS_TAG, "").rpartition(":")
+        if host != here or process == str(os.getpid()) or _alive(int(process)):
+            continue
+        instance.report_run_failed(
+            run, f"process {process} on {host} ended before the run did; run the slice again"
+        )
+        closed.append(run.run_id)
+    return closed
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def dagster_command() -> str:
+    """The `dagster` program of this environment."""
+    found = shutil.which("dagster", path=str(Path(os.sys.executable).parent))
+    return found or "dagster"
