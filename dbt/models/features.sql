@@ -1,8 +1,7 @@
 {{ config(materialized='external', plugin='lake') }}
 
--- depends_on: {{ ref('bars') }}
 -- What is known of a ticker at a session's close. The market's columns come from all bars that the
--- lake holds for the day, not only from this run's: `market_bars` is read once `bars` is stored.
+-- lake holds for the day, not only from this run's.
 
 with tickers as (
     select

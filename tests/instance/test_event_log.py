@@ -126,7 +126,7 @@ def _statuses(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str |
 
 @dg.asset(partitions_def=day_ticker, backfill_policy=single_run, code_version="1", deps=[bars])
 def failing(context: dg.AssetExecutionContext) -> None:
-    context.log.info(f"statuses {_statuses(context.instance, context.asset_key)}")
+    context.log.info("statuses %s", _statuses(context.instance, context.asset_key))
     raise ValueError("no forecast today")
 
 

@@ -2,6 +2,9 @@
 --
 -- The previous bar is the last one within the 30 sessions before: a return over a longer halt is
 -- not a return of this market any more. Bars off the calendar count nowhere.
+--
+-- The plugin reads `market_bars` from the lake when this model is compiled, which must be after
+-- this run's bars were stored: depends_on: {{ ref('bars') }}
 
 with bars as (
     select

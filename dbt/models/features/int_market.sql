@@ -23,6 +23,6 @@ select
     sqrt({{ mean_square("vol_ewma_n") }}) as market_vol_ewma,
     sqrt({{ mean_square("vol_parkinson_n") }}) as market_range_21,
     {{ deviation("ret_n") }} as market_dispersion,
-    count(*) filter (where ret_1d > 0) / count(ret_1d) as market_up_share
+    count(*) filter (where ret_1d > 0) / nullif(count(ret_1d), 0) as market_up_share
 from tickers
 group by exchange, day

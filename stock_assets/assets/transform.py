@@ -1,0 +1,100 @@
+"""`bars` and `features`: one dbt invocation a run, its tests as asset checks.
+
+The SQL is in `dbt/models`; how dbt gets the slice and stores what it makes is in `lake/dbt_*.py`.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
+
+from stock_assets.assets.common import BACKFILL, report, slice_of, spec
+from stock_assets.assets.lake_resource import LakeResource
+from stock_assets.lake.dbt_project import DBT_PROJECT_DIR, ensure_manifest
+from stock_assets.lake.dbt_request import build_request, requested
+from stock_assets.lake.views import rows
+from stock_assets.partitions import Grid
+from stock_assets.settings import Settings
+
+_RUN = "run"
+"""dbt source of relations that describe a run (its slice, sessions, splits): no assets."""
+
+
+class GraphTranslator(DagsterDbtTranslator):
+    """dbt's models as our assets: same specs as every other asset."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self._grid = grid
+
+    def get_asset_spec(
+        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
+    ) -> dg.AssetSpec:
+        """The spec of one dbt node; see `common.spec`."""
+        found = super().get_asset_spec(manifest, unique_id, project)
+        name = found.key.path[-1]
+        if not unique_id.startswith("model."):
+            prefix = [_RUN] if unique_id.startswith(f"source.stock_assets.{_RUN}.") else []
+            return found.replace_attributes(key=dg.AssetKey([*prefix, name]))
+        described = spec(name, self._grid)
+        return found.replace_attributes(
+            key=described.key,
+            deps=[dep for dep in found.deps if dep.asset_key.path[0] != _RUN],
+            description=described.description,
+            group_name=described.group_name,
+            kinds=described.kinds,
+            owners=list(described.owners),
+            partitions_def=described.partitions_def,
+            freshness_policy=described.freshness_policy,
+        ).merge_attributes(metadata=described.metadata)
+
+
+def build_transform(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
+    """The dbt project as one asset op: `bars`, `features` and their tests."""
+
+    @dbt_assets(
+        manifest=ensure_manifest(),
+        name="transform",
+        dagster_dbt_translator=GraphTranslator(grid),
+        partitions_def=grid.definition,
+        backfill_policy=BACKFILL,
+        exclude="resource_type:unit_test",
+    )
+    def transform(context: dg.AssetExecutionContext, dbt: DbtCliResource, lake: LakeResource):  # noqa: ANN202
+        area = slice_of(context, grid)
+        arguments = ["build", "--exclude-resource-type", "unit_test"]
+        with requested(build_request(settings, area, run_id=context.run_id)):
+            for event in dbt.cli(arguments, context=context).stream():
+                if not isinstance(event, dg.Output):
+                    yield event
+                    continue
+                # dbt's own metadata would be repeated in every cell's event.
+                name = event.output_name
+                with lake.get_connection() as connection:
+                    made = rows(
+                        connection,
+                        name,
+                        area.first_date,
+                        area.last_date,
+                        tickers=area.tickers,
+                        columns=["day", "ticker"],
+                    )
+                version = lake.lake.version(name)
+                report(
+                    context, name, made, area, grid, {"rows": made.height, "version": version}
+                )
+                yield dg.Output(None, output_name=name)
+
+    return transform
+
+
+def dbt_resource() -> DbtCliResource:
+    """dbt of this environment, on this project."""
+    return DbtCliResource(
+        project_dir=str(DBT_PROJECT_DIR),
+        profiles_dir=str(DBT_PROJECT_DIR),
+        dbt_executable=str(Path(sys.executable).parent / "dbt"),
+    )

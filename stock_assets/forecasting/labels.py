@@ -1,0 +1,91 @@
+"""What came after each bar: returns to the next sessions and the variance on the way.
+
+The only place that looks ahead. Who trains on its rows keeps those whose `label_end` has passed
+(`known_by`); how rows are divided into training and validation is in `splitting.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from stock_assets.calendars import get_calendar
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Sequence
+
+HORIZONS: tuple[int, ...] = (1, 2, 3, 4, 5)
+"""Sessions ahead that can be forecast."""
+
+LABEL_SESSIONS = HORIZONS[-1]
+"""Length of a label's window, in sessions of the ticker's exchange."""
+
+
+def labels(bars: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFrame:
+    """One row a bar: day, ticker, exchange, y1 ... y5, realised_variance, label_end.
+
+    `bars` needs day, ticker, exchange and close (adjusted). `y<h>` is the natural-log return to
+    the h-th next session of the ticker's exchange, null when that session has no bar (yet).
+    `realised_variance` is the sum of the five squared one-session log returns that follow, null
+    unless all five bars are there. `label_end` is the date of the fifth session ahead: whoever
+    stands on that day's close may know the whole row. Sorted by day, ticker.
+    """
+    steps = range(1, LABEL_SESSIONS + 1)
+    dated = bars.select("day", "ticker", "exchange", "close").join(
+        target_days(bars), on=["exchange", "day"], how="left"
+    )
+    closes = bars.select("ticker", pl.col("day").alias("target"), pl.col("close").alias("ahead"))
+    for step in steps:
+        ahead = closes.rename({"target": f"target{step}", "ahead": f"close{step}"})
+        dated = dated.join(ahead, on=["ticker", f"target{step}"], how="left")
+    chain = ["close", *(f"close{step}" for step in steps)]
+    squares = [
+        (pl.col(after) / pl.col(before)).log() ** 2
+        for before, after in zip(chain[:-1], chain[1:], strict=True)
+    ]
+    # Added one by one: the order of the terms, and so the last bit, is the same everywhere.
+    variance = squares[0]
+    for square in squares[1:]:
+        variance = variance + square
+    return dated.select(
+        "day",
+        "ticker",
+        "exchange",
+        *((pl.col(f"close{h}") / pl.col("close")).log().alias(f"y{h}") for h in horizons),
+        variance.alias("realised_variance"),
+        pl.col(f"target{LABEL_SESSIONS}").alias("label_end"),
+    ).sort("day", "ticker")
+
+
+def target_days(cells: pl.DataFrame) -> pl.DataFrame:
+    """For each distinct (exchange, day) of `cells`: the next five sessions, target1 ... target5.
+
+    Null beyond the end of the calendar. A day that is no session looks ahead from where it stands.
+    """
+    found = []
+    for exchange, days in cells.select("exchange", "day").unique().sort("exchange", "day").group_by(
+        "exchange", maintain_order=True
+    ):
+        sessions = np.array(get_calendar(str(exchange[0])).sessions, dtype="datetime64[D]")
+        asked = days["day"].to_numpy().astype("datetime64[D]")
+        following = np.searchsorted(sessions, asked, side="right")
+        padded = np.concatenate([sessions, np.full(LABEL_SESSIONS, np.datetime64("NaT"))])
+        targets = {
+            f"target{step}": padded[np.minimum(following + step - 1, len(padded) - 1)]
+            for step in range(1, LABEL_SESSIONS + 1)
+        }
+        found.append(days.with_columns(pl.Series(k, v, pl.Date) for k, v in targets.items()))
+    if not found:
+        empty = {f"target{step}": pl.Date for step in range(1, LABEL_SESSIONS + 1)}
+        return cells.select("exchange", "day").clear().cast({"day": pl.Date}).with_columns(
+            pl.lit(None, dtype).alias(name) for name, dtype in empty.items()
+        )
+    return pl.concat(found)
+
+
+def known_by(day: dt.date) -> pl.Expr:
+    """Rows of `labels` whose whole window has passed at the close of `day`."""
+    return pl.col("label_end") <= day

@@ -1,0 +1,110 @@
+"""Day x ticker partitions and the slices they mean."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stock_assets.calendars import get_calendar
+from stock_assets.errors import SliceError
+from stock_assets.partitions import Grid, cell_key, day_clock
+from stock_assets.settings import Settings, load_settings
+from stock_assets.slices import Slice
+
+
+@pytest.fixture(scope="module")
+def sample() -> Settings:
+    return load_settings()
+
+
+@pytest.fixture(scope="module")
+def grid(sample: Settings) -> Grid:
+    return Grid.of(sample)
+
+
+def test_days_are_the_sessions_of_any_exchange(grid: Grid, sample: Settings) -> None:
+    calendars = [get_calendar(name) for name in sample.exchanges]
+    span = [dt.date(2026, 1, 5) + dt.timedelta(n) for n in range(200)]
+    expected = [day for day in span if any(c.is_session(day) for c in calendars)]
+    assert [day for day in grid.days() if day <= span[-1]] == expected
+
+
+def test_a_day_is_a_partition_before_its_first_exchange_closes(sample: Settings) -> None:
+    hours = int(day_clock(sample).removeprefix("Etc/GMT-"))
+    zone = dt.timezone(dt.timedelta(hours=hours))
+    for name in sample.exchanges:
+        calendar = get_calendar(name)
+        for day in calendar.between(dt.date(2026, 1, 1), dt.date(2026, 12, 31)):
+            over = dt.datetime.combine(day + dt.timedelta(1), dt.time(0), tzinfo=zone)
+            assert over <= calendar.closes_at(day), (name, day)
+
+
+def test_the_first_day_carries_all_history(grid: Grid) -> None:
+    area = grid.slice(dt.date(2000, 1, 1), dt.date(2026, 1, 6), grid.tickers)
+    assert area.first_date is None
+    assert area.contains(dt.date(1990, 1, 1))
+
+
+def test_consecutive_slices_leave_no_date_out(grid: Grid) -> None:
+    days = grid.days()[:60]
+    covered: list[dt.date] = []
+    for day in days[1:]:
+        area = grid.slice(day, day, grid.tickers)
+        assert area.first_date is not None
+        span = (area.last_date - area.first_date).days + 1
+        covered += [area.first_date + dt.timedelta(n) for n in range(span)]
+    everything = (days[-1] - days[0]).days
+    assert covered == [days[0] + dt.timedelta(n + 1) for n in range(everything)]
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_keys_of_a_slice_mean_that_slice(data: st.DataObject) -> None:
+    grid = Grid.of(load_settings())
+    days = grid.days()
+    low = data.draw(st.integers(0, len(days) - 1))
+    high = data.draw(st.integers(low, min(len(days) - 1, low + 30)))
+    names = data.draw(st.lists(st.sampled_from(grid.tickers), min_size=1, unique=True))
+    area = grid.slice(days[low], days[high], names)
+    keys = [cell_key(day, name) for day in grid.days_of(area) for name in area.tickers]
+    assert grid.slice_of_keys(data.draw(st.permutations(keys[:50])) + keys[50:]) == area
+
+
+@given(names=st.lists(st.sampled_from(Grid.of(load_settings()).tickers), min_size=1, unique=True))
+@settings(max_examples=60, deadline=None)
+def test_blocks_are_neighbours_and_cover_the_tickers_once(names: list[str]) -> None:
+    grid = Grid.of(load_settings())
+    blocks = grid.blocks(names)
+    assert sorted(name for block in blocks for name in block) == sorted(names)
+    for block in blocks:
+        first = grid.tickers.index(block[0])
+        assert grid.tickers[first : first + len(block)] == block
+    joints = [
+        (left[-1], right[0]) for left, right in zip(blocks[:-1], blocks[1:], strict=True)
+    ]
+    assert all(grid.tickers.index(b) > grid.tickers.index(a) + 1 for a, b in joints)
+
+
+def test_cells_that_are_no_rectangle_are_refused(grid: Grid) -> None:
+    days, (one, two, *_) = grid.days(), grid.tickers
+    with pytest.raises(SliceError, match="not all of"):
+        grid.slice_of_keys([cell_key(days[0], one), cell_key(days[1], two)])
+    with pytest.raises(SliceError, match="not all in the run"):
+        grid.slice_of_keys([cell_key(days[0], one), cell_key(days[2], one)])
+
+
+def test_errors_name_the_culprit_and_the_fix(grid: Grid) -> None:
+    with pytest.raises(SliceError, match=r"NOPE .*universe"):
+        grid.slice(dt.date(2026, 2, 2), dt.date(2026, 2, 2), ["NOPE"])
+    with pytest.raises(SliceError, match="no trading day between 2026-02-07"):
+        grid.slice(dt.date(2026, 2, 7), dt.date(2026, 2, 7), grid.tickers)
+
+
+def test_a_slice_needs_days_in_order_and_tickers() -> None:
+    with pytest.raises(ValueError, match="before it starts"):
+        Slice(dt.date(2026, 1, 2), dt.date(2026, 1, 1), ("A",))
+    with pytest.raises(ValueError, match="at least one ticker"):
+        Slice(None, dt.date(2026, 1, 1), ())
