@@ -24,13 +24,20 @@ with tickers as (
 with_market as (
     select
         tickers.*,
-        market.* exclude (exchange, day),
+        market.* exclude (exchange, day)
+    from tickers
+    inner join {{ ref('int_market') }} as market using (exchange, day)
+),
+
+compared as (
+    select
+        *,
+        ret_5d - market_ret_5d as relative_ret_5d,
         {{ market_rank("ret_21d") }} as rank_ret_21d,
         {{ market_rank("vol_ewma") }} as rank_vol_ewma,
         {{ fixed("ret_1d") }} as ret_n,
         case when ret_1d is not null then {{ fixed("market_ret_1d") }} end as market_n
-    from tickers
-    inner join {{ ref('int_market') }} as market using (exchange, day)
+    from with_market
 ),
 
 with_beta as (
@@ -40,17 +47,28 @@ with_beta as (
         {{ if_filled("ret_n", "last_63", 63,
             "cast(" ~ integer_covariance("ret_n", "market_n", "last_63") ~ " as double) / nullif("
             ~ integer_covariance("market_n", "market_n", "last_63") ~ ", 0)") }} as beta_63
-    from with_market
+    from compared
     window last_63 as (
         partition by exchange, ticker order by session
         range between 62 preceding and current row
     )
+),
+
+of_slice as (
+    select with_beta.*
+    from with_beta
+    inner join {{ source('run', 'slice') }} as slice
+        on
+            with_beta.ticker = slice.ticker
+            and with_beta.exchange = slice.exchange
+            and with_beta.day <= slice.last_date
+            and (slice.first_date is null or with_beta.day >= slice.first_date)
 )
 
 select
-    with_beta.day,
-    with_beta.ticker,
-    with_beta.exchange,
+    day,
+    ticker,
+    exchange,
     ret_1d,
     ret_5d,
     ret_21d,
@@ -78,7 +96,7 @@ select
     high_dist_252,
     low_dist_252,
     days_since_bar,
-    cast(isodow(with_beta.day) as integer) as weekday,
+    cast(isodow(day) as integer) as weekday,
     bars_252,
     market_tickers,
     market_ret_1d,
@@ -87,15 +105,9 @@ select
     market_range_21,
     market_dispersion,
     market_up_share,
-    ret_5d - market_ret_5d as relative_ret_5d,
+    relative_ret_5d,
     rank_ret_21d,
     rank_vol_ewma,
     beta_63
-from with_beta
-inner join {{ source('run', 'slice') }} as slice
-    on
-        with_beta.ticker = slice.ticker
-        and with_beta.exchange = slice.exchange
-        and with_beta.day <= slice.last_date
-        and (slice.first_date is null or with_beta.day >= slice.first_date)
-order by with_beta.day, with_beta.ticker
+from of_slice
+order by day, ticker

@@ -25,7 +25,7 @@ with bars as (
 
 following as (
     select
-        bars.*,
+        *,
         last_value(close) over before as previous_close,
         last_value(day) over before as previous_day
     from bars

@@ -14,31 +14,41 @@ with daily as (
 
 weights as (
     select
-        cast(age as integer) as age,
-        power(0.94, age) as weight,
-        {{ fixed("power(0.94, age)") }} as weight_n
+        cast(ages.age as integer) as age,
+        {{ fixed("power(0.94, ages.age)") }} as weight_n
     from range(100) as ages (age)
 ),
 
 -- Each return speaks for its own session and the 99 after it.
-weighted as (
+aged as (
     select
         daily.exchange,
         daily.ticker,
         daily.session + weights.age as session,
-        {{ unfixed_product("sum(" ~ fixed_product("ret_1d * ret_1d * weight") ~ ")") }} as squares,
-        sum(weight_n) as weight_n
+        daily.ret_1d,
+        weights.weight_n
     from daily
     cross join weights
     where daily.ret_1d is not null
-    group by daily.exchange, daily.ticker, daily.session + weights.age
+),
+
+weighted as (
+    select
+        exchange,
+        ticker,
+        session,
+        sum({{ fixed_product("ret_1d * ret_1d * " ~ unfixed("weight_n")) }}) as squares_n,
+        sum(weight_n) as weight_n
+    from aged
+    group by exchange, ticker, session
 )
 
 select
     daily.exchange,
     daily.ticker,
     daily.session,
-    sqrt(weighted.squares / {{ unfixed("weighted.weight_n") }}) as vol_ewma
+    sqrt({{ unfixed_product("weighted.squares_n") }} / {{ unfixed("weighted.weight_n") }})
+        as vol_ewma
 from daily
 inner join weighted using (exchange, ticker, session)
-where 2 * weighted.weight_n >= (select sum(weight_n) from weights)
+where 2 * weighted.weight_n >= (select sum(weights.weight_n) from weights)

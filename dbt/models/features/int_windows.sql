@@ -52,11 +52,9 @@ windows as (
         {{ if_filled("ret_1d", "last_21", 21, "min(ret_1d) over last_21") }} as worst_21,
         {{ if_filled("ret_1d", "last_21", 21, "max(ret_1d) over last_21") }} as best_21,
         -- Null where the volume never changed.
-        case when volume_n is not null then
-            {{ if_filled("volume_n", "last_63", 63,
-                "(" ~ unfixed("volume_n") ~ " - " ~ mean("volume_n", "last_63") ~ ") / nullif("
-                ~ deviation("volume_n", "last_63") ~ ", 0)") }}
-        end as volume_z_63,
+        {{ if_filled("volume_n", "last_63", 63,
+            "(" ~ unfixed("volume_n") ~ " - " ~ mean("volume_n", "last_63") ~ ") / nullif("
+            ~ deviation("volume_n", "last_63") ~ ", 0)") }} as volume_z_63,
         {{ if_filled("volume_n", "last_5", 5, mean("volume_n", "last_5")) }}
         - {{ if_filled("volume_n", "last_63", 63, mean("volume_n", "last_63")) }}
             as volume_ratio_5_63,

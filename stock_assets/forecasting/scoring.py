@@ -1,0 +1,281 @@
+"""The one scoring: what forecasts were worth, beside the baseline, and whether that means anything.
+
+The gate, the scores table, the backtest and the summary a person reads all compute their losses
+and their test here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from stock_assets.forecasting.labels import HORIZONS
+from stock_assets.lake.schemas import QUANTILE_NAMES, QUANTILES, Scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SIGNIFICANT = 1.96
+"""|t| from which a difference is called one: five in a hundred by chance, both sides."""
+
+MIN_TEST_DAYS = 20
+"""Days below which the Diebold-Mariano test says nothing: its variance is not known."""
+
+_MIN_LAG = 5
+
+
+def pinball(actual: str, prefix: str = "return_") -> pl.Expr:
+    """Mean pinball (quantile) loss over the seven quantiles, in log return.
+
+    Koenker and Bassett (1978): (y - q)(level - [y < q]) for each quantile q. `actual` is the
+    column of what came, `prefix` that of the quantile columns.
+    """
+    losses = []
+    for level, name in zip(QUANTILES, QUANTILE_NAMES, strict=True):
+        short = pl.col(actual) - pl.col(prefix + name)
+        losses.append(pl.max_horizontal(level * short, (level - 1) * short))
+    return _sum(losses) / len(losses)
+
+
+def interval_score(actual: str, prefix: str = "return_") -> pl.Expr:
+    """Winkler (1972) score of the 90 % interval: its width, plus 20 times what it missed by."""
+    low, high = pl.col(prefix + "q05"), pl.col(prefix + "q95")
+    missed = pl.max_horizontal(low - pl.col(actual), pl.col(actual) - high, pl.lit(0.0))
+    return (high - low) + 2 / 0.10 * missed
+
+
+def qlike(sigma: str, variance: str = "realised_variance") -> pl.Expr:
+    """QLIKE (Patton 2011) of a variance forecast: v/s^2 - log(v/s^2) - 1; null where v is 0."""
+    ratio = pl.col(variance) / pl.col(sigma) ** 2
+    return pl.when((pl.col(variance) > 0) & (pl.col(sigma) > 0)).then(ratio - ratio.log() - 1)
+
+
+def score(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `Scores` for the rows of `Forecasts` whose target day has a bar, sorted by key.
+
+    `bars` (rows of `Bars`) reach from the earliest forecast day to the last target day. A forecast
+    is dated by its target day. Variance, and so QLIKE, is null unless every session on the way
+    has its bar. A row depends on its own forecast and those bars only.
+    """
+    found = _with_actuals(forecasts, bars).with_columns(
+        (pl.col("last_price") * pl.col("actual_return").exp()).alias("actual_price")
+    )
+    return found.select(
+        pl.col("target_day").alias("day"),
+        "ticker",
+        "horizon",
+        pl.col("day").alias("forecast_day"),
+        "model",
+        "actual_return",
+        "actual_price",
+        pinball("actual_return").alias("pinball"),
+        pinball("actual_return", "baseline_return_").alias("baseline_pinball"),
+        interval_score("actual_return").alias("interval_score_90"),
+        interval_score("actual_return", "baseline_return_").alias("baseline_interval_score_90"),
+        _inside("return_", "q25", "q75").alias("in_50"),
+        _inside("return_", "q10", "q90").alias("in_80"),
+        _inside("return_", "q05", "q95").alias("in_90"),
+        _inside("baseline_return_", "q10", "q90").alias("baseline_in_80"),
+        _inside("baseline_return_", "q05", "q95").alias("baseline_in_90"),
+        qlike("sigma").alias("qlike"),
+        qlike("baseline_sigma").alias("baseline_qlike"),
+        ((pl.col("price_q50") - pl.col("actual_price")) / pl.col("last_price")).alias("price_error"),
+        ((pl.col("last_price") - pl.col("actual_price")) / pl.col("last_price")).alias(
+            "random_walk_error"
+        ),
+    ).sort(Scores.primary_key())
+
+
+def _with_actuals(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
+    """The forecasts with actual_return and realised_variance, where both bars are there."""
+    # Bars are numbered per ticker, so that "every session has its bar" is a difference of numbers.
+    numbered = bars.sort("ticker", "day").select(
+        "day",
+        "ticker",
+        "close",
+        pl.int_range(pl.len()).over("ticker").alias("number"),
+        (pl.col("close") / pl.col("close").shift(1)).log().over("ticker").pow(2).alias("square"),
+    )
+    # The variance of the last h returns, added from the oldest on in the same order everywhere.
+    on_the_way = numbered.select(
+        pl.col("day").alias("target_day"),
+        "ticker",
+        pl.col("close").alias("target_close"),
+        pl.col("number").alias("target_number"),
+        *(
+            _sum([pl.col("square").shift(age).over("ticker") for age in reversed(range(horizon))])
+            .alias(f"variance{horizon}")
+            for horizon in HORIZONS
+        ),
+    )
+    joined = forecasts.join(
+        numbered.select("day", "ticker", "close", "number"), on=["day", "ticker"]
+    ).join(on_the_way, on=["target_day", "ticker"])
+    complete = pl.col("target_number") - pl.col("number") == pl.col("horizon")
+    variance = pl.coalesce(
+        pl.when(pl.col("horizon") == horizon).then(pl.col(f"variance{horizon}"))
+        for horizon in HORIZONS
+    )
+    return joined.with_columns(
+        (pl.col("target_close") / pl.col("close")).log().alias("actual_return"),
+        pl.when(complete).then(variance).alias("realised_variance"),
+    )
+
+
+def _inside(prefix: str, low: str, high: str) -> pl.Expr:
+    return pl.col("actual_return").is_between(pl.col(prefix + low), pl.col(prefix + high))
+
+
+def _sum(terms: list[pl.Expr]) -> pl.Expr:
+    """Terms added from left to right: the order, and so the last bit, is fixed."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two losses over the same days: their means, and a paired test of the difference."""
+
+    loss: float
+    other: float
+    days: int
+    t: float | None
+    """Diebold-Mariano statistic, positive where `loss` is the smaller; None on too few days."""
+
+    @property
+    def skill(self) -> float:
+        """By how much `loss` is smaller, in % of `other`."""
+        return 100 * (1 - self.loss / self.other) if self.other else 0.0
+
+
+def compare(rows: pl.DataFrame, loss: str, other: str) -> Comparison:
+    """Compare two loss columns of `rows` (day, ...): averaged over each day first, then tested.
+
+    A day counts once however many tickers it has; rows where either loss is null are left out.
+    """
+    both = rows.filter(pl.col(loss).is_not_null() & pl.col(other).is_not_null())
+    daily = both.group_by("day").agg(pl.col(loss).mean(), pl.col(other).mean()).sort("day")
+    if daily.is_empty():
+        return Comparison(math.nan, math.nan, 0, None)
+    mine, theirs = daily[loss].to_numpy(), daily[other].to_numpy()
+    t = diebold_mariano(theirs - mine)
+    return Comparison(float(mine.mean()), float(theirs.mean()), daily.height, t)
+
+
+def diebold_mariano(differences: NDArray[np.float64]) -> float | None:
+    """t statistic of the mean of daily loss differences (Diebold and Mariano 1995).
+
+    The variance is Newey and West's (1987) with Bartlett weights over at least five lags, since
+    five-session forecasts made on neighbouring days share most of their future. None on fewer
+    than 20 days, or when all differences are the same.
+    """
+    count = len(differences)
+    if count < MIN_TEST_DAYS:
+        return None
+    centred = differences - differences.mean()
+    lags = max(_MIN_LAG, int(4 * (count / 100) ** (2 / 9)))
+    variance = float(centred @ centred)
+    for lag in range(1, lags + 1):
+        variance += 2 * (1 - lag / (lags + 1)) * float(centred[lag:] @ centred[:-lag])
+    if variance <= np.finfo(float).tiny:
+        return None
+    return float(differences.mean()) * count / math.sqrt(variance)
+
+
+@dataclass(frozen=True)
+class HorizonSummary:
+    """How the forecasts of one horizon did (None: all horizons together)."""
+
+    horizon: int | None
+    forecasts: int
+    days: int
+    pinball_skill: float
+    """Pinball loss below the baseline's, in %."""
+    pinball_t: float | None
+    coverage_50: float
+    coverage_80: float
+    coverage_90: float
+    baseline_coverage_80: float
+    baseline_coverage_90: float
+    """Shares of outcomes inside the interval, 0 to 1."""
+    interval_skill: float
+    """Winkler score of the 90 % interval below the baseline's, in %."""
+    qlike_skill: float | None
+    """QLIKE below the baseline's, in %; None where there was no variance to score."""
+    qlike_t: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How all scored forecasts did, by horizon and together, with one plain sentence."""
+
+    total: HorizonSummary
+    by_horizon: tuple[HorizonSummary, ...]
+    by_model_share: float
+    """Share of the forecasts that a model made, 0 to 1; the baseline made the rest."""
+    sentence: str
+
+
+def summarise(scores: pl.DataFrame) -> Summary:
+    """Sum up rows of `Scores`. Raises `ValueError` when there are none."""
+    if scores.is_empty():
+        raise ValueError("there are no scores to sum up")
+    total = _summary(scores, None)
+    present = scores["horizon"].unique().sort().to_list()
+    by_horizon = tuple(
+        _summary(scores.filter(pl.col("horizon") == horizon), horizon) for horizon in present
+    )
+    by_model = scores.select((pl.col("model") != "baseline").mean()).item()
+    return Summary(total, by_horizon, float(by_model), _sentence(total, float(by_model)))
+
+
+def _summary(scores: pl.DataFrame, horizon: int | None) -> HorizonSummary:
+    loss = compare(scores, "pinball", "baseline_pinball")
+    winkler = compare(scores, "interval_score_90", "baseline_interval_score_90")
+    variance = compare(scores, "qlike", "baseline_qlike")
+    covered = {
+        name: float(scores[name].mean())  # type: ignore[arg-type]  # a Boolean column's mean
+        for name in ("in_50", "in_80", "in_90", "baseline_in_80", "baseline_in_90")
+    }
+    return HorizonSummary(
+        horizon=horizon,
+        forecasts=scores.height,
+        days=loss.days,
+        pinball_skill=loss.skill,
+        pinball_t=loss.t,
+        coverage_50=covered["in_50"],
+        coverage_80=covered["in_80"],
+        coverage_90=covered["in_90"],
+        baseline_coverage_80=covered["baseline_in_80"],
+        baseline_coverage_90=covered["baseline_in_90"],
+        interval_skill=winkler.skill,
+        qlike_skill=variance.skill if variance.days else None,
+        qlike_t=variance.t,
+    )
+
+
+def _sentence(total: HorizonSummary, by_model: float) -> str:
+    """What the numbers allow to be said, and no more."""
+    scope = f"{total.forecasts:,} forecasts over {total.days} target days"
+    coverage = (
+        f"the 80 % interval held {100 * total.coverage_80:.1f} % of outcomes "
+        f"and the 90 % interval {100 * total.coverage_90:.1f} %"
+    )
+    if by_model == 0:
+        return f"{scope}, all by the baseline: nothing to compare yet; {coverage}."
+    made = "" if by_model == 1 else f" ({100 * by_model:.0f} % of them by a model)"
+    skill, t = total.pinball_skill, total.pinball_t
+    size = f"pinball loss {abs(skill):.2f} % {'below' if skill >= 0 else 'above'} the baseline's"
+    if t is None:
+        verdict = f"{size}, on too few days to tell whether it is more than luck"
+    elif abs(t) < SIGNIFICANT:
+        verdict = f"{size}, which may be luck (t = {t:.1f})"
+    else:
+        verdict = f"{size}, {'better' if t > 0 else 'worse'} than luck explains (t = {t:.1f})"
+    return f"{scope}{made}: {verdict}; {coverage}."

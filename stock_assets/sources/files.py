@@ -1,0 +1,427 @@
+"""Candles in CSV and Parquet files: a file or a folder, one file a ticker or a ticker column.
+
+What lies here is the meaning of rows: which ticker and day each belongs to, how long a candle is,
+what could not be read. Opening files is in `tables.py`, finding columns in `columns.py`, reading
+dates, numbers and intervals in `timestamps.py`, `numerals.py` and `intervals.py`; judging the rows
+is in `rules.py`.
+
+A file is read in two passes. The first reads only tickers and timestamps, of all rows, because what
+a row means hangs on the others: the interval, whether stamps are days or moments, and the cell of a
+row that does not say it. The second reads the rest of the rows that are asked for. So a cell is the
+same whatever slice asks for it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from stock_assets.calendars import get_calendar
+from stock_assets.errors import SettingsError, SourceError
+from stock_assets.settings import FilesSettings
+from stock_assets.sources.base import NUMBERS, RAW_SCHEMA
+from stock_assets.sources.columns import Columns, find_columns, recognised
+from stock_assets.sources.intervals import interval_of, usual_distance
+from stock_assets.sources.numerals import Numerals, is_missing, numerals_of, read_number
+from stock_assets.sources.rules import DAILY
+from stock_assets.sources.tables import (
+    ROW,
+    SUFFIXES,
+    SURPLUS,
+    Table,
+    has_suffix,
+    open_table,
+    quote_rows,
+    stem,
+)
+from stock_assets.sources.timestamps import (
+    OFFSET,
+    WALL,
+    AmbiguousDatesError,
+    join_clock,
+    read_stamps,
+    to_utc,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from stock_assets.settings import Instrument, Settings
+    from stock_assets.slices import Slice
+
+_log = logging.getLogger(__name__)
+
+_NAMES_SHOWN = 10
+_NUMERALS_SAMPLE = 1_000
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file of the source, opened."""
+
+    name: str
+    table: Table
+    columns: Columns
+    ticker: str | None
+    """The ticker its name says; None when a column says it."""
+
+
+class FilesSource:
+    """The candles in the files at one path."""
+
+    def __init__(self, name: str, own: FilesSettings, settings: Settings) -> None:
+        self.name = name
+        self._own = own
+        self._first_day = settings.partitions.first_day
+        self._instruments = {
+            item.ticker: item for item in settings.universe if item.source == name
+        }
+
+    def fetch(self, instruments: Sequence[Instrument], area: Slice) -> pl.DataFrame:
+        """Rows of `instruments` within `area`: files by name, rows in the order of their file.
+
+        Logs one warning that names the tickers which are not of this source's universe. Raises
+        `SourceError` for a path or file that cannot be read or has nothing to do with us.
+        """
+        wanted = [item.ticker for item in instruments]
+        foreign: set[str] = set()
+        known = False
+        parts = [RAW_SCHEMA.to_frame()]
+        for path in self._paths():
+            if (ticker := self._ticker_of(path)) is not None and self._needs_no_look(path, ticker):
+                known = True
+                if ticker not in wanted:
+                    continue
+            file = self._open(path)
+            if file.ticker is None and file.columns.ticker is None:
+                foreign.add(stem(path))
+                continue
+            keys, strangers = self._keys(file)
+            foreign |= strangers
+            known = known or not strangers or keys.height > 0
+            inside = (pl.col("day") <= area.last_date) & pl.col("ticker").is_in(wanted)
+            if area.first_date is not None:
+                inside &= pl.col("day") >= area.first_date
+            chosen = keys.filter(inside)
+            if chosen.height:
+                parts.append(self._rows(file, chosen, everything=chosen.height == keys.height))
+        if foreign and not known:
+            raise SourceError(self._nothing_of_ours(foreign))
+        if foreign:
+            _log.warning(
+                "source %s: ignored what is not in its universe: %s", self.name, _some(foreign)
+            )
+        return pl.concat(parts)
+
+    def quote(self, rows: pl.DataFrame) -> pl.Series:
+        """The rows as they stand in their files, as JSON: text of a CSV, values of Parquet."""
+        paths = {self._relative(path): path for path in self._paths()}
+        quoted = []
+        for (name,), group in rows.group_by("file", maintain_order=True):
+            table = self._open(paths[str(name)]).table
+            raw = quote_rows(table, group["row"].unique())
+            quoted.append(raw.with_columns(pl.lit(name, pl.String).alias("file")))
+        found = pl.concat(quoted)
+        joined = rows.select("file", "row").join(
+            found, left_on=["file", "row"], right_on=["file", ROW], how="left", maintain_order="left"
+        )
+        return joined["raw"]
+
+    def touched(self, path: Path) -> tuple[dt.date, dt.date, tuple[str, ...]] | None:
+        """First day, last day and tickers that the rows of one file belong to; None without rows.
+
+        Raises `SourceError` like `fetch`.
+        """
+        file = self._open(path)
+        if file.ticker is None and file.columns.ticker is None:
+            raise SourceError(self._nothing_of_ours({stem(path)}))
+        keys, strangers = self._keys(file)
+        if keys.is_empty():
+            if strangers:
+                raise SourceError(self._nothing_of_ours(strangers))
+            return None
+        first, last = keys["day"].min(), keys["day"].max()
+        assert isinstance(first, dt.date)
+        assert isinstance(last, dt.date)
+        found = set(keys["ticker"].unique())
+        return first, last, tuple(ticker for ticker in self._instruments if ticker in found)
+
+    # Which files there are, and whose.
+
+    def _paths(self) -> list[Path]:
+        path = self._own.path
+        if path.is_file():
+            return [path]
+        if not path.exists():
+            message = (
+                f"source {self.name}: {path} does not exist; put the candle files there or mend "
+                f"[sources.{self.name}] path"
+            )
+            raise SourceError(message)
+        try:
+            found = [
+                item
+                for item in path.iterdir()
+                if item.is_file() and has_suffix(item) and not item.name.startswith(".")
+            ]
+        except OSError as error:
+            raise SourceError(f"source {self.name}: cannot list {path}: {error}") from error
+        if not found:
+            message = (
+                f"source {self.name}: there is no candle file in {path}; put files named "
+                f"{', '.join('*' + suffix for suffix in SUFFIXES)} there or mend "
+                f"[sources.{self.name}] path"
+            )
+            raise SourceError(message)
+        return sorted(found, key=lambda item: item.name)
+
+    def _relative(self, path: Path) -> str:
+        return path.name
+
+    def _ticker_of(self, path: Path) -> str | None:
+        """The ticker of this source that a file's name says: SBER.csv, sber.csv, SBER_2018.csv."""
+        name = stem(path)
+        if name in self._instruments:
+            return name
+        for matches in (
+            [ticker for ticker in self._instruments if ticker.casefold() == name.casefold()],
+            [item for item in self._instruments if name.startswith((f"{item}_", f"{item}-"))],
+        ):
+            if len(matches) == 1:
+                return matches[0]
+        return None
+
+    def _open(self, path: Path) -> _File:
+        label = f"source {self.name}: file {path}"
+        table = open_table(path, label, lambda names: recognised(names, self._own))
+        columns = find_columns(table.columns, self._own, self.name, label)
+        ticker = None if columns.ticker is not None else self._ticker_of(path)
+        return _File(self._relative(path), table, columns, ticker)
+
+    def _nothing_of_ours(self, foreign: set[str]) -> str:
+        return (
+            f"source {self.name}: nothing in {self._own.path} belongs to a ticker of the universe; "
+            f"found {_some(foreign)}, the universe has {_some(self._instruments)}. Name files "
+            f"TICKER.csv, or name the column that holds tickers: [sources.{self.name}.columns] "
+            f'ticker = "..."; or add the found tickers to the universe with source = "{self.name}"'
+        )
+
+    # What the rows are.
+
+    def _keys(self, file: _File) -> tuple[pl.DataFrame, set[str]]:
+        """Row, ticker, day, interval, start and fault of all rows that are ours, in file order.
+
+        Also the tickers found that are not ours. Every row gets a cell (see `_filed`).
+        """
+        columns = file.columns
+        names = [*columns.stamp, *([columns.ticker] if columns.ticker else [])]
+        read = file.table.collect(file.table.scan().select(ROW, *dict.fromkeys(names)))
+        if columns.ticker is None:
+            tickers = pl.Series("ticker", [file.ticker], dtype=pl.String)
+            tickers = tickers.new_from_index(0, read.height)
+        else:
+            text = read[columns.ticker].cast(pl.String).str.strip_chars()
+            tickers = text.set(text == "", None).alias("ticker")
+        ours = tickers.is_null() | tickers.is_in(list(self._instruments))
+        strangers = set(tickers.filter(~ours).unique())
+        read = read.filter(ours)
+        keys = read.select(ROW).with_columns(tickers.filter(ours))
+        if keys["ticker"].null_count() == keys.height and strangers:
+            return self._no_keys(), strangers
+        written = self._written_stamps(file, read)
+        stamps = self._stamps(file, written)
+        keys = keys.with_columns(
+            stamps[WALL],
+            to_utc(stamps, self._own.timezone).alias("start"),
+            written.alias("written"),
+        )
+        keys = keys.with_columns(_key_fault(file, self._own.timezone))
+        keys = keys.with_columns(pl.when(pl.col("ticker").is_null()).then(None).otherwise("ticker"))
+        keys = self._with_days(file, keys)
+        return self._filed(keys), strangers
+
+    def _no_keys(self) -> pl.DataFrame:
+        names = ("ticker", "day", "interval", "start", "fault")
+        return pl.DataFrame(schema={ROW: pl.Int64, **{name: RAW_SCHEMA[name] for name in names}})
+
+    def _written_stamps(self, file: _File, read: pl.DataFrame) -> pl.Series:
+        stamp = file.columns.stamp
+        if len(stamp) == 1:
+            return read[stamp[0]]
+        return join_clock(read[stamp[0]], read[stamp[1]])
+
+    def _stamps(self, file: _File, written: pl.Series) -> pl.DataFrame:
+        try:
+            return read_stamps(written)
+        except AmbiguousDatesError as error:
+            message = (
+                f"{file.table.label}: dates such as {str(error)!r} could have the day or the month "
+                "first; write them as YYYY-MM-DD"
+            )
+            raise SourceError(message) from None
+
+    def _with_days(self, file: _File, keys: pl.DataFrame) -> pl.DataFrame:
+        """With interval and day; daily candles start at 00:00 UTC of their day, the label."""
+        wall = keys[WALL].drop_nulls()
+        midnights = bool((wall.dt.time() == dt.time(0)).all())
+        interval = self._interval(file, keys, midnights=midnights)
+        # As written a stamp is a label of its day only when none has a time of day; else it is a
+        # moment, and the day is the one on the exchange's clock.
+        if midnights:
+            day = pl.col(WALL).dt.date()
+        else:
+            day = pl.lit(None, pl.Date)
+            zones: dict[str, list[str]] = {}
+            for item in self._instruments.values():
+                zones.setdefault(get_calendar(item.exchange).timezone, []).append(item.ticker)
+            # A row without a ticker is filed with a neighbour: any clock of ours will do.
+            first = next(iter(zones))
+            for zone, tickers in zones.items():
+                here = pl.col("ticker").is_in(tickers)
+                if zone == first:
+                    here |= pl.col("ticker").is_null()
+                local = pl.col("start").dt.convert_time_zone(zone).dt.date()
+                day = pl.when(here).then(local).otherwise(day)
+        keys = keys.with_columns(day.alias("day"), pl.lit(interval).alias("interval"))
+        if interval == DAILY:
+            label = pl.col("day").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+            keys = keys.with_columns(label.alias("start"))
+        return keys
+
+    def _interval(self, file: _File, keys: pl.DataFrame, *, midnights: bool) -> str:
+        given = self._own.interval
+        advice = f'set [sources.{self.name}] interval = "..."'
+        if midnights:
+            if given not in (None, DAILY) and keys[WALL].drop_nulls().len():
+                message = (
+                    f"{file.table.label}: all rows are at 00:00 although interval is {given!r}; "
+                    f"name the column with the time in [sources.{self.name}.columns], or set "
+                    f"interval = {DAILY!r}"
+                )
+                raise SettingsError(message)
+            return DAILY
+        if given is not None:
+            return given
+        distance = usual_distance(keys.select("ticker", "start"))
+        if distance is None:
+            message = f"{file.table.label}: too few rows to tell how long a candle is; {advice}"
+            raise SourceError(message)
+        interval = interval_of(distance)
+        if interval is None:
+            message = f"{file.table.label}: rows {distance} apart are no interval we know; {advice}"
+            raise SourceError(message)
+        return interval
+
+    def _filed(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """Every row in a cell: what it does not say itself it has from the row before it.
+
+        Else from the row after it; else the source's first ticker and the partitions' first day.
+        A row that says its ticker takes the day from rows of that ticker.
+        """
+        if keys["ticker"].null_count():
+            ticker = pl.col("ticker").forward_fill().backward_fill()
+            keys = keys.with_columns(ticker.fill_null(next(iter(self._instruments))))
+        if keys["day"].null_count():
+            day = pl.col("day").forward_fill().backward_fill().over("ticker")
+            keys = keys.with_columns(day.fill_null(self._first_day))
+        return keys.select(self._no_keys().columns)
+
+    def _rows(self, file: _File, chosen: pl.DataFrame, *, everything: bool) -> pl.DataFrame:
+        """The `chosen` keys with their numbers, as `RAW_SCHEMA`."""
+        table, columns = file.table, file.columns
+        scan = table.scan()
+        schema = scan.collect_schema()
+        numerals = self._numerals(file, schema)
+        if not everything:
+            scan = scan.filter(pl.col(ROW).is_in(chosen[ROW].implode()))
+        theirs = {name: getattr(columns, name) for name in NUMBERS}
+        numbers, faults = [pl.col(ROW)], []
+        for ours, name in theirs.items():
+            if name is None:
+                numbers.append(pl.lit(None, pl.Float64).alias(ours))
+                continue
+            number = read_number(name, schema[name], numerals)
+            numbers.append(number.alias(ours))
+            missing = is_missing(name, schema[name])
+            if ours in NUMBERS[:-1]:
+                faults.append(pl.when(missing).then(pl.lit(f"{ours} is missing")))
+            unreadable = number.is_null() & ~missing
+            words = pl.format(f"{ours} '{{}}' is not a number", pl.col(name).cast(pl.String))
+            faults.append(pl.when(unreadable).then(words))
+        if table.is_text:
+            words = pl.format(
+                f"the row has more fields than the header's {len(table.columns)} (then '{{}}')",
+                SURPLUS,
+            )
+            faults.append(pl.when(pl.col(SURPLUS).is_not_null()).then(words))
+        values = table.collect(
+            scan.select(
+                *numbers, pl.concat_str(faults, separator="; ", ignore_nulls=True).alias("more")
+            )
+        )
+        found = chosen.join(values, on=ROW, how="left", maintain_order="left")
+        fault = pl.concat_str(
+            "fault", pl.when(pl.col("more") != "").then("more"), separator="; ", ignore_nulls=True
+        )
+        return found.with_columns(
+            pl.when(fault != "").then(fault).alias("fault"),
+            pl.lit(self.name).alias("source"),
+            pl.lit(file.name).alias("file"),
+            pl.col(ROW).alias("row"),
+        ).select(RAW_SCHEMA.names())
+
+    def _numerals(self, file: _File, schema: pl.Schema) -> Numerals:
+        columns = file.columns
+        names = dict.fromkeys(
+            (columns.close, columns.open, columns.high, columns.low, columns.volume)
+        )
+        texts = [name for name in names if name is not None and schema[name] == pl.String]
+        if not texts:
+            return Numerals()
+        sample = file.table.collect(file.table.scan().select(texts).head(_NUMERALS_SAMPLE))
+        return numerals_of(sample, texts[0])
+
+
+def cells_touched(
+    path: Path, settings: Settings, source_name: str
+) -> tuple[dt.date, dt.date, tuple[str, ...]] | None:
+    """First day, last day and tickers (in the universe's order) that one file's rows belong to.
+
+    None for a file without rows. Raises `SourceError` for a file that cannot be read or holds no
+    ticker of the source, `SettingsError` when the source is not one of files.
+    """
+    own = settings.sources.get(source_name)
+    if not isinstance(own, FilesSettings):
+        message = f"[sources.{source_name}] is not a source of kind 'files'; it cannot read {path}"
+        raise SettingsError(message)
+    return FilesSource(source_name, own, settings).touched(path)
+
+
+def _key_fault(file: _File, timezone: str) -> pl.Expr:
+    """What of a row's ticker and timestamp could not be read."""
+    stamp = " and ".join(file.columns.stamp)
+    text = pl.col("written").cast(pl.String)
+    missing = pl.col("written").is_null()
+    reasons = [
+        pl.when(pl.col("ticker").is_null()).then(pl.lit("ticker is missing")),
+        pl.when(missing).then(pl.lit(f"{stamp} is missing")),
+        pl.when(~missing & pl.col(WALL).is_null()).then(
+            pl.format(f"{stamp} '{{}}' is not a date or time", text)
+        ),
+        pl.when(pl.col(WALL).is_not_null() & pl.col("start").is_null()).then(
+            pl.format(f"{stamp} '{{}}' is not on the clock of {timezone}", text)
+        ),
+    ]
+    joined = pl.concat_str(reasons, separator="; ", ignore_nulls=True)
+    return pl.when(joined != "").then(joined).alias("fault")
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - _NAMES_SHOWN} more" if len(listed) > _NAMES_SHOWN else ""
+    return ", ".join(repr(name) for name in listed[:_NAMES_SHOWN]) + more

@@ -1,0 +1,186 @@
+"""A small simulated market and features made from it, without dbt or the lake."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import polars as pl
+import pytest
+
+from stock_assets.calendars import WEEKDAYS, get_calendar
+from stock_assets.lake.schemas import Bars, Features
+
+FIRST = dt.date(2023, 1, 2)
+
+
+def simulate_bars(
+    tickers: Sequence[str],
+    sessions: int,
+    *,
+    exchange: str = WEEKDAYS,
+    first: dt.date = FIRST,
+    seed: int = 1,
+) -> pl.DataFrame:
+    """Bars with clustered volatility that the range shows before the close does."""
+    calendar = get_calendar(exchange)
+    days = calendar.after(first - dt.timedelta(1), sessions)
+    rng = np.random.default_rng(seed)
+    frames = []
+    market = _log_volatility(rng, sessions)
+    for ticker in tickers:
+        sigma = 0.015 * np.exp(0.5 * market + 0.5 * _log_volatility(rng, sessions))
+        steps = rng.standard_normal((sessions, 20)) * sigma[:, None] / math.sqrt(20)
+        path = np.cumsum(steps, axis=1)
+        start = math.log(100) + np.concatenate([[0], np.cumsum(path[:, -1])[:-1]])
+        inside = start[:, None] + path
+        high = np.maximum(inside.max(axis=1), start)
+        low = np.minimum(inside.min(axis=1), start)
+        prices = {"open": start, "high": high, "low": low, "close": inside[:, -1]}
+        frames.append(
+            pl.DataFrame({name: np.exp(values) for name, values in prices.items()}).with_columns(
+                pl.Series("day", days, pl.Date),
+                pl.lit(ticker).alias("ticker"),
+                pl.Series("volume", np.exp(10 + sigma * 30 + rng.standard_normal(sessions))),
+                pl.Series("true_sigma", sigma),
+            )
+        )
+    raw = pl.concat(frames)
+    return raw.select(
+        *raw.columns,
+        pl.lit(exchange).alias("exchange"),
+        pl.lit("RUB").alias("currency"),
+        *(pl.col(name).alias(f"raw_{name}") for name in ("open", "high", "low", "close", "volume")),
+        pl.lit(1.0).alias("split_factor"),
+        pl.lit("1d").alias("interval"),
+        pl.lit(1, pl.Int64).alias("candles"),
+    ).sort("day", "ticker")
+
+
+def _log_volatility(rng: np.random.Generator, sessions: int) -> np.ndarray:
+    """A mean-reverting log volatility, half-life about 20 sessions, deviation about 0.5."""
+    state, path = 0.0, []
+    for shock in rng.standard_normal(sessions):
+        state = 0.966 * state + 0.13 * shock
+        path.append(state)
+    return np.array(path)
+
+
+def make_features(bars: pl.DataFrame) -> pl.DataFrame:
+    """All columns of `Features`, from bars, with windows that count bars."""
+    own = bars.sort("ticker", "day").with_columns(
+        (pl.col("close") / pl.col("close").shift(1)).log().over("ticker").alias("ret_1d"),
+        (pl.col("open") / pl.col("close").shift(1)).log().over("ticker").alias("gap_1d"),
+        (pl.col("close") / pl.col("open")).log().alias("intraday_1d"),
+        (pl.col("high") / pl.col("low")).log().alias("range_1d"),
+        pl.col("day").diff().over("ticker").dt.total_days().cast(pl.Int32).alias("days_since_bar"),
+        pl.when(pl.col("volume") > 0).then(pl.col("volume").log()).alias("log_volume"),
+    )
+
+    def window(expression: pl.Expr, sessions: int, how: str = "mean") -> pl.Expr:
+        rolled = getattr(expression, f"rolling_{how}")(sessions, min_samples=(sessions + 1) // 2)
+        return rolled.over("ticker")
+
+    up, down = (pl.col("high") / pl.col("open")).log(), (pl.col("low") / pl.col("open")).log()
+    square_range = pl.col("range_1d") ** 2
+    square = pl.col("ret_1d") ** 2
+    garman_klass = 0.5 * square_range - (2 * math.log(2) - 1) * pl.col("intraday_1d") ** 2
+    rogers_satchell = up * (up - pl.col("intraday_1d")) + down * (down - pl.col("intraday_1d"))
+
+    def root(expression: pl.Expr) -> pl.Expr:
+        return expression.clip(lower_bound=0).sqrt()
+
+    own = own.with_columns(
+        *(window(pl.col("ret_1d"), n, "sum").alias(f"ret_{n}d") for n in (5, 21, 63)),
+        _ewma().alias("vol_ewma"),
+        *(root(window(square, n)).alias(f"vol_close_{n}") for n in (5, 21, 63)),
+        *(
+            root(window(square_range, n) / (4 * math.log(2))).alias(f"vol_parkinson_{n}")
+            for n in (5, 21, 63)
+        ),
+        root(window(garman_klass, 21)).alias("vol_garman_klass_21"),
+        root(window(rogers_satchell, 21)).alias("vol_rogers_satchell_21"),
+        root(window(pl.col("gap_1d") ** 2, 21)).alias("vol_gap_21"),
+        window(pl.col("range_1d"), 21, "std").alias("range_std_21"),
+        pl.when(window(square, 21, "sum") > 0)
+        .then(
+            window(pl.col("ret_1d").clip(upper_bound=0) ** 2, 21, "sum") / window(square, 21, "sum")
+        )
+        .clip(0, 1)
+        .alias("downside_share_21"),
+        window(pl.col("ret_1d"), 21, "min").alias("worst_21"),
+        window(pl.col("ret_1d"), 21, "max").alias("best_21"),
+        ((pl.col("log_volume") - window(pl.col("log_volume"), 63)) / _positive_deviation()).alias(
+            "volume_z_63"
+        ),
+        (window(pl.col("log_volume"), 5) - window(pl.col("log_volume"), 63)).alias(
+            "volume_ratio_5_63"
+        ),
+        *(
+            (pl.col("close") / window(pl.col("high"), n, "max")).log().alias(f"high_dist_{n}")
+            for n in (63, 252)
+        ),
+        (pl.col("close") / window(pl.col("low"), 252, "min")).log().alias("low_dist_252"),
+        pl.col("day").dt.weekday().cast(pl.Int32).alias("weekday"),
+        pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("ticker").clip(1, 252).alias("bars_252"),
+    )
+    market = ["exchange", "day"]
+
+    def rank(name: str) -> pl.Expr:
+        others = (pl.col(name).count() - 1).over(market)
+        place = (pl.col(name).rank("average") - 1).over(market)
+        return pl.when(others > 0).then(place / others).otherwise(0.5).alias(f"rank_{name}")
+
+    own = own.with_columns(
+        pl.len().over(market).cast(pl.Int32).alias("market_tickers"),
+        pl.col("ret_1d").mean().over(market).alias("market_ret_1d"),
+        pl.col("ret_5d").mean().over(market).alias("market_ret_5d"),
+        (pl.col("vol_ewma") ** 2).mean().sqrt().over(market).alias("market_vol_ewma"),
+        (pl.col("vol_parkinson_21") ** 2).mean().sqrt().over(market).alias("market_range_21"),
+        pl.col("ret_1d").std(ddof=0).over(market).alias("market_dispersion"),
+        (pl.col("ret_1d") > 0).mean().over(market).alias("market_up_share"),
+        rank("ret_21d"),
+        rank("vol_ewma"),
+    ).with_columns((pl.col("ret_5d") - pl.col("market_ret_5d")).alias("relative_ret_5d"))
+    product = window(pl.col("ret_1d") * pl.col("market_ret_1d"), 63)
+    spread = window(pl.col("market_ret_1d") ** 2, 63)
+    beta = pl.when(spread > 0).then(product / spread).alias("beta_63")
+    names = Features.column_names()
+    return own.with_columns(beta).select(names).cast(Features.create_empty().schema).sort(
+        "day", "ticker"
+    )
+
+
+def _ewma() -> pl.Expr:
+    weighted = (pl.col("ret_1d") ** 2).ewm_mean(alpha=0.06, adjust=True, min_samples=12)
+    return weighted.sqrt().over("ticker")
+
+
+def _positive_deviation() -> pl.Expr:
+    deviation = pl.col("log_volume").rolling_std(63, min_samples=32).over("ticker")
+    return pl.when(deviation > 0).then(deviation)
+
+
+@pytest.fixture(scope="session")
+def make_bars() -> Callable[..., pl.DataFrame]:
+    """`simulate_bars`, for tests that need a market of their own."""
+    return simulate_bars
+
+
+@pytest.fixture(scope="session")
+def features_of() -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """`make_features`: a stand-in for the dbt features."""
+    return make_features
+
+
+@pytest.fixture(scope="session")
+def bars() -> pl.DataFrame:
+    """Six tickers, 420 sessions."""
+    return Bars.validate(simulate_bars(list("ABCDEF"), 420), cast=True)
+
+
+@pytest.fixture(scope="session")
+def features(bars: pl.DataFrame) -> pl.DataFrame:
+    return Features.validate(make_features(bars), cast=True)
