@@ -5,19 +5,9 @@
 
 with tickers as (
     select
-        daily.day,
-        daily.ticker,
-        daily.exchange,
-        daily.session,
-        daily.ret_1d,
-        daily.gap_1d,
-        daily.intraday_1d,
-        daily.range_1d,
-        daily.days_since_bar,
-        ewma.vol_ewma,
-        windows.* exclude (day, ticker, exchange, session)
-    from {{ ref('int_daily') }} as daily
-    inner join {{ ref('int_windows') }} as windows using (exchange, ticker, session)
+        windows.*,
+        ewma.vol_ewma
+    from {{ ref('int_windows') }} as windows
     left join {{ ref('int_ewma') }} as ewma using (exchange, ticker, session)
 ),
 

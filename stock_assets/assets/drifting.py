@@ -4,7 +4,6 @@ The distances and the verdict are in `drift/`; what a failed check sets off is i
 """
 
 import datetime as dt
-from pathlib import Path
 from urllib.parse import quote
 
 import dagster as dg
@@ -13,7 +12,8 @@ import polars as pl
 from stock_assets.assets.common import BACKFILL, report, slice_of, spec
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.drift.distances import DRIFT_FEATURES, distances, first_needed
-from stock_assets.drift.verdict import universe_verdict
+from stock_assets.drift.pages import page_file
+from stock_assets.drift.verdict import Verdict, universe_verdict
 from stock_assets.lake.views import rows
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
@@ -22,41 +22,23 @@ from stock_assets.slices import Slice
 DRIFT_CHECK = "universe_has_not_moved"
 
 
-def report_file(settings: Settings, day: dt.date) -> Path:
-    """Where the Evidently page of `day` is saved."""
-    return settings.reports_dir / "drift" / f"{day.isoformat()}.html"
-
-
-def report_link(settings: Settings, page: Path) -> str:
-    """The address at which `stock-assets dev` serves a saved page."""
-    path = quote(page.relative_to(settings.reports_dir).as_posix())
-    return f"http://{settings.server.host}:{settings.server.reports_port}/{path}"
-
-
-def _page_metadata(settings: Settings, day: dt.date) -> dict[str, dg.MetadataValue]:
-    page = report_file(settings, day)
-    if not page.exists():
-        return {}
-    return {
-        "evidently report": dg.MetadataValue.url(report_link(settings, page)),
-        "evidently report file": dg.MetadataValue.path(str(page)),
-    }
-
-
 def build_drift(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
-    """The asset of distances, one row a ticker, feature and day."""
+    """The asset of distances: one row a day, ticker and feature."""
 
-    @dg.asset(**_as_asset(spec("drift", grid, deps=("features",))), backfill_policy=BACKFILL)
+    @dg.multi_asset(
+        name="drift",
+        specs=[spec("drift", grid, deps=("features",))],
+        backfill_policy=BACKFILL,
+    )
     def drift(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         area = slice_of(context, grid)
-        found = _features(lake, settings, area)
-        measured = distances(found, area, settings)
+        measured = distances(_features(lake, settings, area), area, settings)
         written = lake.write(context, "drift", measured, area)
         day = grid.days_of(area)[-1]
         _save_page(context, lake, settings, day)
         summary = {"rows": written.rows, "version": written.version, "evaluated": str(day)}
-        report(context, "drift", measured, area, grid, {**summary, **_page_metadata(settings, day)})
-        return dg.MaterializeResult()
+        report(context, "drift", measured, area, grid, {**summary, **_page_links(settings, day)})
+        return dg.MaterializeResult("drift")
 
     return drift
 
@@ -68,33 +50,38 @@ def build_drift_check(settings: Settings, grid: Grid) -> dg.AssetChecksDefinitio
         asset="drift",
         name=DRIFT_CHECK,
         description="Share of drifted (ticker, feature) pairs of the universe on the last day.",
+        # It warns, so it stops nothing; `blocking` marks it as the one that automation follows.
+        blocking=True,
     )
     def universe_has_not_moved(
         context: dg.AssetCheckExecutionContext, lake: LakeResource
     ) -> dg.AssetCheckResult:
         day = grid.days_of(slice_of(context, grid))[-1]
-        with lake.get_connection() as connection:
-            measured = rows(connection, "drift", day, day)
-        verdicts = universe_verdict(measured, settings)
-        if not verdicts:
+        verdict = _verdict(lake, settings, day)
+        if verdict is None:
             return dg.AssetCheckResult(
                 passed=True,
-                description=f"{day}: nothing to compare yet (too few sessions, or no session)",
+                description=f"{day}: nothing to compare (too few sessions, or no session)",
             )
-        verdict = verdicts[-1]
         return dg.AssetCheckResult(
             passed=not verdict.moved,
             severity=dg.AssetCheckSeverity.WARN,
             description=verdict.sentence,
             metadata={
                 "share": verdict.share,
-                "threshold": settings.drift.universe_share,
+                "alarm from": verdict.alarm_share,
                 "pairs": verdict.pairs,
-                **_page_metadata(settings, day),
+                **_page_links(settings, day),
             },
         )
 
     return universe_has_not_moved
+
+
+def _verdict(lake: LakeResource, settings: Settings, day: dt.date) -> Verdict | None:
+    with lake.get_connection() as connection:
+        verdicts = universe_verdict(rows(connection, "drift", day, day), settings)
+    return verdicts[-1] if verdicts else None
 
 
 def _features(lake: LakeResource, settings: Settings, area: Slice) -> pl.DataFrame:
@@ -109,28 +96,26 @@ def _features(lake: LakeResource, settings: Settings, area: Slice) -> pl.DataFra
 def _save_page(
     context: dg.AssetExecutionContext, lake: LakeResource, settings: Settings, day: dt.date
 ) -> None:
-    """The page shows the universe, whatever part of it the run was asked for."""
-    # Evidently costs seconds to import: only here, where a page is written.
+    """Save the page of the whole universe, whatever part of it the run was asked for."""
+    verdict = _verdict(lake, settings, day)
+    if verdict is None:
+        context.log.info(f"no drift page for {day}: nothing to compare")
+        return
+    # Evidently costs seconds to import: only here, where a page is drawn.
     from stock_assets.drift.reports import write_report  # noqa: PLC0415
 
-    universe = Slice(day, day, settings.tickers)
-    found = _features(lake, settings, universe)
-    page = write_report(found, day, settings, report_file(settings, day))
-    if page is None:
-        context.log.info(f"no drift page for {day}: too few sessions to compare")
+    found = _features(lake, settings, Slice(day, day, verdict.tickers))
+    write_report(found, verdict, settings, page_file(settings, day))
 
 
-def _as_asset(asset_spec: dg.AssetSpec) -> dict[str, object]:
-    """A spec as arguments of `@dg.asset`, which has no `spec` parameter of its own."""
+def _page_links(settings: Settings, day: dt.date) -> dict[str, dg.MetadataValue]:
+    """The saved page, as a link that `stock-assets dev` serves and as the file's place."""
+    page = page_file(settings, day)
+    if not page.exists():
+        return {}
+    path = quote(page.relative_to(settings.reports_dir).as_posix())
+    address = f"http://{settings.server.host}:{settings.server.reports_port}/{path}"
     return {
-        "key": asset_spec.key,
-        "deps": list(asset_spec.deps),
-        "description": asset_spec.description,
-        "group_name": asset_spec.group_name,
-        "kinds": asset_spec.kinds,
-        "owners": list(asset_spec.owners),
-        "partitions_def": asset_spec.partitions_def,
-        "metadata": asset_spec.metadata,
-        "automation_condition": asset_spec.automation_condition,
-        "freshness_policy": asset_spec.freshness_policy,
+        "evidently report": dg.MetadataValue.url(address),
+        "evidently report file": dg.MetadataValue.path(str(page)),
     }

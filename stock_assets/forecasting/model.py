@@ -32,7 +32,7 @@ PARAMETERS: dict[str, Any] = {
     "depth": 4,
     "iterations": 200,
     "learning_rate": 0.05,
-    "l2_leaf_reg": 100.0,
+    "l2_leaf_reg": 300.0,
     "border_count": 64,
     "bootstrap_type": "No",
     "random_strength": 0.0,

@@ -57,7 +57,9 @@ class Plugin(BasePlugin):  # type: ignore[misc]  # dbt-duckdb is not typed
             case "splits":
                 return _splits(request).to_arrow()
             case other:
-                raise LakeError(f"the lake plugin has no source {other!r}; see dbt/models/sources.yml")
+                raise LakeError(
+                    f"the lake plugin has no source {other!r}; see dbt/models/sources.yml"
+                )
 
     def store(self, target_config: TargetConfig) -> None:
         """Commit the staged rows of one model to the table of its name."""

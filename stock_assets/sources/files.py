@@ -39,7 +39,6 @@ from stock_assets.sources.tables import (
     stem,
 )
 from stock_assets.sources.timestamps import (
-    OFFSET,
     WALL,
     AmbiguousDatesError,
     join_clock,
@@ -93,13 +92,12 @@ class FilesSource:
         known = False
         parts = [RAW_SCHEMA.to_frame()]
         for path in self._paths():
-            if (ticker := self._ticker_of(path)) is not None and self._needs_no_look(path, ticker):
-                known = True
-                if ticker not in wanted:
-                    continue
             file = self._open(path)
             if file.ticker is None and file.columns.ticker is None:
                 foreign.add(stem(path))
+                continue
+            if file.ticker is not None and file.ticker not in wanted:
+                known = True
                 continue
             keys, strangers = self._keys(file)
             foreign |= strangers
@@ -120,7 +118,7 @@ class FilesSource:
 
     def quote(self, rows: pl.DataFrame) -> pl.Series:
         """The rows as they stand in their files, as JSON: text of a CSV, values of Parquet."""
-        paths = {self._relative(path): path for path in self._paths()}
+        paths = {path.name: path for path in self._paths()}
         quoted = []
         for (name,), group in rows.group_by("file", maintain_order=True):
             table = self._open(paths[str(name)]).table
@@ -180,9 +178,6 @@ class FilesSource:
             raise SourceError(message)
         return sorted(found, key=lambda item: item.name)
 
-    def _relative(self, path: Path) -> str:
-        return path.name
-
     def _ticker_of(self, path: Path) -> str | None:
         """The ticker of this source that a file's name says: SBER.csv, sber.csv, SBER_2018.csv."""
         name = stem(path)
@@ -201,7 +196,7 @@ class FilesSource:
         table = open_table(path, label, lambda names: recognised(names, self._own))
         columns = find_columns(table.columns, self._own, self.name, label)
         ticker = None if columns.ticker is not None else self._ticker_of(path)
-        return _File(self._relative(path), table, columns, ticker)
+        return _File(path.name, table, columns, ticker)
 
     def _nothing_of_ours(self, foreign: set[str]) -> str:
         return (
@@ -235,15 +230,8 @@ class FilesSource:
             return self._no_keys(), strangers
         written = self._written_stamps(file, read)
         stamps = self._stamps(file, written)
-        keys = keys.with_columns(
-            stamps[WALL],
-            to_utc(stamps, self._own.timezone).alias("start"),
-            written.alias("written"),
-        )
-        keys = keys.with_columns(_key_fault(file, self._own.timezone))
-        keys = keys.with_columns(pl.when(pl.col("ticker").is_null()).then(None).otherwise("ticker"))
-        keys = self._with_days(file, keys)
-        return self._filed(keys), strangers
+        keys = keys.with_columns(*stamps, written.cast(pl.String).alias("written"))
+        return self._filed(self._with_days(file, keys)), strangers
 
     def _no_keys(self) -> pl.DataFrame:
         names = ("ticker", "day", "interval", "start", "fault")
@@ -266,41 +254,51 @@ class FilesSource:
             raise SourceError(message) from None
 
     def _with_days(self, file: _File, keys: pl.DataFrame) -> pl.DataFrame:
-        """With interval and day; daily candles start at 00:00 UTC of their day, the label."""
+        """With interval, day, start and fault: what each stamp means.
+
+        Where most stamps are at 00:00 as written they are labels of days, and one that is not is
+        at fault. Else they are moments, and the day is the one on the exchange's clock. A daily
+        candle starts at 00:00 UTC of its day in either case.
+        """
         wall = keys[WALL].drop_nulls()
-        midnights = bool((wall.dt.time() == dt.time(0)).all())
-        interval = self._interval(file, keys, midnights=midnights)
-        # As written a stamp is a label of its day only when none has a time of day; else it is a
-        # moment, and the day is the one on the exchange's clock.
-        if midnights:
-            day = pl.col(WALL).dt.date()
+        midnight = pl.col(WALL).dt.time() == dt.time(0)
+        labels = 2 * int((wall.dt.time() == dt.time(0)).sum()) >= wall.len()
+        if labels:
+            start = pl.when(midnight).then(WALL).dt.replace_time_zone("UTC")
+            keys = keys.with_columns(start.alias("start"), pl.col(WALL).dt.date().alias("day"))
+            unplaced = "has a time of day, unlike the other rows"
         else:
-            day = pl.lit(None, pl.Date)
-            zones: dict[str, list[str]] = {}
-            for item in self._instruments.values():
-                zones.setdefault(get_calendar(item.exchange).timezone, []).append(item.ticker)
-            # A row without a ticker is filed with a neighbour: any clock of ours will do.
-            first = next(iter(zones))
-            for zone, tickers in zones.items():
-                here = pl.col("ticker").is_in(tickers)
-                if zone == first:
-                    here |= pl.col("ticker").is_null()
-                local = pl.col("start").dt.convert_time_zone(zone).dt.date()
-                day = pl.when(here).then(local).otherwise(day)
-        keys = keys.with_columns(day.alias("day"), pl.lit(interval).alias("interval"))
-        if interval == DAILY:
+            keys = keys.with_columns(to_utc(keys, self._own.timezone).alias("start"))
+            keys = keys.with_columns(self._local_day().alias("day"))
+            unplaced = f"is skipped by the clock of {self._own.timezone}"
+        interval = self._interval(file, keys, labels=labels)
+        if interval == DAILY and not labels:
             label = pl.col("day").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
             keys = keys.with_columns(label.alias("start"))
-        return keys
+        return keys.with_columns(
+            pl.lit(interval).alias("interval"),
+            _key_fault(" and ".join(file.columns.stamp), unplaced),
+        )
 
-    def _interval(self, file: _File, keys: pl.DataFrame, *, midnights: bool) -> str:
+    def _local_day(self) -> pl.Expr:
+        """The date of `start` on the clock of each ticker's exchange."""
+        zones: dict[str, list[str]] = {}
+        for item in self._instruments.values():
+            zones.setdefault(get_calendar(item.exchange).timezone, []).append(item.ticker)
+        # A row without a ticker is filed with a neighbour anyway: any clock of ours will do.
+        day = pl.col("start").dt.convert_time_zone(next(iter(zones))).dt.date()
+        for zone, tickers in zones.items():
+            local = pl.col("start").dt.convert_time_zone(zone).dt.date()
+            day = pl.when(pl.col("ticker").is_in(tickers)).then(local).otherwise(day)
+        return day
+
+    def _interval(self, file: _File, keys: pl.DataFrame, *, labels: bool) -> str:
         given = self._own.interval
-        advice = f'set [sources.{self.name}] interval = "..."'
-        if midnights:
-            if given not in (None, DAILY) and keys[WALL].drop_nulls().len():
+        if labels:
+            if given not in (None, DAILY) and keys["start"].drop_nulls().len():
                 message = (
-                    f"{file.table.label}: all rows are at 00:00 although interval is {given!r}; "
-                    f"name the column with the time in [sources.{self.name}.columns], or set "
+                    f"{file.table.label}: rows are at 00:00 although interval is {given!r}; name "
+                    f"the column with the time in [sources.{self.name}.columns], or set "
                     f"interval = {DAILY!r}"
                 )
                 raise SettingsError(message)
@@ -308,12 +306,13 @@ class FilesSource:
         if given is not None:
             return given
         distance = usual_distance(keys.select("ticker", "start"))
-        if distance is None:
-            message = f"{file.table.label}: too few rows to tell how long a candle is; {advice}"
-            raise SourceError(message)
-        interval = interval_of(distance)
+        interval = interval_of(distance) if distance is not None else None
         if interval is None:
-            message = f"{file.table.label}: rows {distance} apart are no interval we know; {advice}"
+            found = f"rows are {distance} apart" if distance else "there are too few rows"
+            message = (
+                f"{file.table.label}: {found}, which tells no interval that we know; set "
+                f'[sources.{self.name}] interval = "..."'
+            )
             raise SourceError(message)
         return interval
 
@@ -402,23 +401,23 @@ def cells_touched(
     return FilesSource(source_name, own, settings).touched(path)
 
 
-def _key_fault(file: _File, timezone: str) -> pl.Expr:
-    """What of a row's ticker and timestamp could not be read."""
-    stamp = " and ".join(file.columns.stamp)
-    text = pl.col("written").cast(pl.String)
-    missing = pl.col("written").is_null()
+def _key_fault(stamp: str, unplaced: str) -> pl.Expr:
+    """What of a row's ticker and timestamp (the file's column `stamp`) could not be read."""
+
+    def of_stamp(what: str) -> pl.Expr:
+        return pl.concat_str(pl.lit(f"{stamp} '"), "written", pl.lit(f"' {what}"))
+
     reasons = [
         pl.when(pl.col("ticker").is_null()).then(pl.lit("ticker is missing")),
-        pl.when(missing).then(pl.lit(f"{stamp} is missing")),
-        pl.when(~missing & pl.col(WALL).is_null()).then(
-            pl.format(f"{stamp} '{{}}' is not a date or time", text)
-        ),
-        pl.when(pl.col(WALL).is_not_null() & pl.col("start").is_null()).then(
-            pl.format(f"{stamp} '{{}}' is not on the clock of {timezone}", text)
-        ),
+        pl.when(pl.col("written").is_null())
+        .then(pl.lit(f"{stamp} is missing"))
+        .when(pl.col(WALL).is_null())
+        .then(of_stamp("is not a date or time"))
+        .when(pl.col("start").is_null())
+        .then(of_stamp(unplaced)),
     ]
     joined = pl.concat_str(reasons, separator="; ", ignore_nulls=True)
-    return pl.when(joined != "").then(joined).alias("fault")
+    return pl.when(joined != "").then(joined).alias("fault")  # noqa: PLC1901
 
 
 def _some(names: Iterable[str]) -> str:

@@ -2,15 +2,14 @@
 
 with tickers as (
     select
-        daily.exchange,
-        daily.day,
-        daily.ret_1d,
-        {{ fixed("daily.ret_1d") }} as ret_n,
+        windows.exchange,
+        windows.day,
+        windows.ret_1d,
+        {{ fixed("windows.ret_1d") }} as ret_n,
         {{ fixed("windows.ret_5d") }} as ret_5d_n,
         {{ fixed("ewma.vol_ewma") }} as vol_ewma_n,
         {{ fixed("windows.vol_parkinson_21") }} as vol_parkinson_n
-    from {{ ref('int_daily') }} as daily
-    inner join {{ ref('int_windows') }} as windows using (exchange, ticker, session)
+    from {{ ref('int_windows') }} as windows
     left join {{ ref('int_ewma') }} as ewma using (exchange, ticker, session)
 )
 

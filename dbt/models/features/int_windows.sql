@@ -1,4 +1,4 @@
--- What each ticker's own last sessions say.
+-- What each ticker's own last sessions say, beside what the bar itself says.
 --
 -- A window of n sessions is a RANGE over the calendar's running number: never more than n sessions
 -- back, whatever is missing, so that 252 sessions of lookback give every value its whole window.
@@ -23,12 +23,16 @@ windows as (
         ticker,
         exchange,
         session,
+        ret_1d,
+        gap_1d,
+        intraday_1d,
+        range_1d,
+        days_since_bar,
         {%- for sessions in [5, 21, 63] %}
         {{ if_filled("ret_n", "last_%d" % sessions, sessions,
             unfixed("sum(ret_n) over last_%d" % sessions)) }} as ret_{{ sessions }}d,
         {{ if_filled("ret_n", "last_%d" % sessions, sessions,
-            "sqrt(" ~ mean_square("ret_n", "last_%d" % sessions) ~ ")") }}
-            as vol_close_{{ sessions }},
+            "sqrt(" ~ mean_square("ret_n", "last_%d" % sessions) ~ ")") }} as vol_close_{{ sessions }},
         -- Parkinson (1980): mean square of the range over 4 ln 2.
         {{ if_filled("range_n", "last_%d" % sessions, sessions,
             "sqrt((" ~ mean_square("range_n", "last_%d" % sessions) ~ ") / (4 * ln(2)))") }}
@@ -67,12 +71,22 @@ windows as (
         cast(count(*) over last_252 as integer) as bars_252
     from daily
     window
-        {%- for sessions in [5, 21, 63, 252] %}
-        last_{{ sessions }} as (
+        last_5 as (
             partition by exchange, ticker order by session
-            range between {{ sessions - 1 }} preceding and current row
-        ){{ "," if not loop.last }}
-        {%- endfor %}
+            range between 4 preceding and current row
+        ),
+        last_21 as (
+            partition by exchange, ticker order by session
+            range between 20 preceding and current row
+        ),
+        last_63 as (
+            partition by exchange, ticker order by session
+            range between 62 preceding and current row
+        ),
+        last_252 as (
+            partition by exchange, ticker order by session
+            range between 251 preceding and current row
+        )
 )
 
 select * from windows
