@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,7 +94,7 @@ def run_slice(  # noqa: PLR0913
     """Materialize `area` (its tickers must be neighbours) as one run in this process."""
     close_abandoned_runs(instance)
     job = definitions.resolve_implicit_global_asset_job_def()
-    run_id = dg.make_new_run_id()
+    run_id = str(uuid.uuid4())
     tags = {**grid.tags(area), PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"}
     began = dt.datetime.now(tz=dt.UTC)
     with _watching(instance, run_id, listener):

@@ -3,9 +3,7 @@
 The SQL is in `dbt/models`; how dbt gets the slice and stores what it makes is in `lake/dbt_*.py`.
 """
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,7 +11,12 @@ from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_as
 
 from stock_assets.assets.common import BACKFILL, report, slice_of, spec
 from stock_assets.assets.lake_resource import LakeResource
-from stock_assets.lake.dbt_project import DBT_PROJECT_DIR, ensure_manifest
+from stock_assets.lake.dbt_project import (
+    BUILD_ARGUMENTS,
+    DBT_PROJECT_DIR,
+    dbt_executable,
+    ensure_manifest,
+)
 from stock_assets.lake.dbt_request import build_request, requested
 from stock_assets.lake.views import rows
 from stock_assets.partitions import Grid
@@ -65,9 +68,8 @@ def build_transform(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     )
     def transform(context: dg.AssetExecutionContext, dbt: DbtCliResource, lake: LakeResource):  # noqa: ANN202
         area = slice_of(context, grid)
-        arguments = ["build", "--exclude-resource-type", "unit_test"]
         with requested(build_request(settings, area, run_id=context.run_id)):
-            for event in dbt.cli(arguments, context=context).stream():
+            for event in dbt.cli(list(BUILD_ARGUMENTS), context=context).stream():
                 if not isinstance(event, dg.Output):
                     yield event
                     continue
@@ -96,5 +98,5 @@ def dbt_resource() -> DbtCliResource:
     return DbtCliResource(
         project_dir=str(DBT_PROJECT_DIR),
         profiles_dir=str(DBT_PROJECT_DIR),
-        dbt_executable=str(Path(sys.executable).parent / "dbt"),
+        dbt_executable=str(dbt_executable()),
     )

@@ -60,6 +60,17 @@ def labels(bars: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFra
     ).sort("day", "ticker")
 
 
+def returns_ahead(labelled: pl.DataFrame) -> pl.DataFrame:
+    """The returns of `labels` one below the other: day, ticker, horizon, actual_return, no nulls."""
+    columns = [f"y{horizon}" for horizon in HORIZONS]
+    long = labelled.unpivot(
+        columns, index=["day", "ticker"], variable_name="horizon", value_name="actual_return"
+    )
+    return long.with_columns(
+        pl.col("horizon").str.strip_prefix("y").cast(pl.Int32)
+    ).drop_nulls("actual_return")
+
+
 def target_days(cells: pl.DataFrame) -> pl.DataFrame:
     """For each distinct (exchange, day) of `cells`: the next five sessions, target1 ... target5.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MARKET_COLUMNS = ["day", "ticker", "exchange", "open", "high", "low", "close", "volume"]
 
 
-class Plugin(BasePlugin):  # type: ignore[misc]  # dbt-duckdb is not typed
+class Plugin(BasePlugin):
     """Serves the sources of dbt/models/sources.yml and stores the models with `plugin='lake'`."""
 
     def initialize(self, plugin_config: dict[str, Any]) -> None:  # noqa: ARG002
@@ -64,8 +64,10 @@ class Plugin(BasePlugin):  # type: ignore[misc]  # dbt-duckdb is not typed
     def store(self, target_config: TargetConfig) -> None:
         """Commit the staged rows of one model to the table of its name."""
         request = read_request()
-        table = target_config.relation.identifier
-        frame = pl.read_parquet(target_config.location.path)
+        table, staged = target_config.relation.identifier, target_config.location
+        if table is None or staged is None:
+            raise LakeError("the lake plugin stores models materialized as 'external' only")
+        frame = pl.read_parquet(staged.path)
         # `external` stages an empty result as one row of nulls.
         rows = frame.filter(~pl.all_horizontal(pl.all().is_null()))
         note = {"run_id": request.run_id, **self._read}

@@ -86,10 +86,12 @@ class DbtRequest(_Part):
 
     @property
     def area(self) -> Slice:
+        """The slice to build."""
         return Slice(self.first_date, self.last_date, tuple(item.ticker for item in self.tickers))
 
     @property
     def exchanges(self) -> tuple[str, ...]:
+        """Exchanges of the slice's tickers: their tickers are its market."""
         return tuple(item.exchange for item in self.sessions)
 
 

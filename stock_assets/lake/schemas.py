@@ -186,8 +186,8 @@ class Drift(dy.Schema):
     distance = _number(
         "Wasserstein distance of the samples over the reference's standard deviation.", min=0
     )
-    threshold = _number("Distance above which the feature counts as drifted.", nullable=False)
-    drifted = dy.Bool(nullable=False, description="Whether the distance is above the threshold.")
+    threshold = _number("Distance from which the feature counts as drifted.", nullable=False)
+    drifted = dy.Bool(nullable=False, description="Whether the distance has reached the threshold.")
     reference_rows = dy.Int32(nullable=False, min=0, description="Reference sessions with a value.")
     current_rows = dy.Int32(nullable=False, min=0, description="Current sessions with a value.")
 

@@ -8,6 +8,7 @@ splits that nobody declared is not done here.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -58,7 +59,7 @@ def read_splits(path: Path | None) -> tuple[Split, ...]:
     else:
         splits = _read_file(path, ticker=None)
     splits.sort()
-    for earlier, later in zip(splits[:-1], splits[1:], strict=True):
+    for earlier, later in itertools.pairwise(splits):
         if (earlier.ticker, earlier.day) == (later.ticker, later.day):
             message = (
                 f"splits {path}: {later.ticker} has two splits on {later.day}; keep one row with "

@@ -56,14 +56,11 @@ def recognised(names: Sequence[str], settings: FilesSettings) -> int:
     return sum(name in mapped or _plain(name) in known for name in names)
 
 
-def find_columns(
-    names: Sequence[str], settings: FilesSettings, source: str, label: str
-) -> Columns:
+def find_columns(names: Sequence[str], settings: FilesSettings, source: str, label: str) -> Columns:
     """The columns of a file with these `names`.
 
     Raises `SourceError` naming what is missing, what was found and the setting that mends it.
     """
-    found: dict[str, str] = {}
     for ours, theirs in settings.columns.items():
         if theirs not in names:
             message = (
@@ -71,20 +68,7 @@ def find_columns(
                 f"{ours}; the file's columns are {_listed(names)}"
             )
             raise SourceError(message)
-        found[ours] = theirs
-    by_plain: dict[str, str] = {}
-    for name in names:
-        if name not in found.values():
-            by_plain.setdefault(_plain(name), name)
-    for ours, words in _SYNONYMS.items():
-        theirs = next((by_plain[word] for word in words if word in by_plain), None)
-        if theirs is not None:
-            found.setdefault(ours, theirs)
-    if "close" not in found and (word := next((w for w in _SINGLE_PRICE if w in by_plain), None)):
-        found["close"] = by_plain[word]
-    # A single-price series: its price is all four.
-    if "close" in found and not {"open", "high", "low"} & found.keys():
-        found |= dict.fromkeys(("open", "high", "low"), found["close"])
+    found = _matched(names, settings.columns)
     stamp = _stamp(found, settings)
     missing = [name for name in PRICES if name not in found]
     if not stamp:
@@ -105,6 +89,25 @@ def find_columns(
         volume=found.get("volume"),
         ticker=found.get("ticker"),
     )
+
+
+def _matched(names: Sequence[str], named: dict[str, str]) -> dict[str, str]:
+    """Our name -> the file's: what is `named`, else the likeliest synonym."""
+    found = dict(named)
+    by_plain: dict[str, str] = {}
+    for name in names:
+        if name not in found.values():
+            by_plain.setdefault(_plain(name), name)
+    for ours, words in _SYNONYMS.items():
+        match = next((by_plain[word] for word in words if word in by_plain), None)
+        if match is not None:
+            found.setdefault(ours, match)
+    if "close" not in found and (word := next((w for w in _SINGLE_PRICE if w in by_plain), None)):
+        found["close"] = by_plain[word]
+    # A single-price series: its price is all four.
+    if "close" in found and not {"open", "high", "low"} & found.keys():
+        found |= dict.fromkeys(("open", "high", "low"), found["close"])
+    return found
 
 
 def _stamp(found: dict[str, str], settings: FilesSettings) -> tuple[str, ...]:

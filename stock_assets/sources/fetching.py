@@ -34,8 +34,16 @@ def fetch_slice(settings: Settings, area: Slice, *, now: dt.datetime | None = No
     parts = []
     for name, instruments in by_source.items():
         source = make_source(name, settings)
-        raw = source.fetch(instruments, area)
-        parts.append(judge(raw, instruments, area, now=moment, quote=source.quote))
+        # Not kept in a name: `judge` lets go of the raw rows as soon as it can.
+        parts.append(
+            judge(
+                source.fetch(instruments, area),
+                instruments,
+                area,
+                now=moment,
+                quote=source.quote,
+            )
+        )
     if len(parts) == 1:
         return parts[0]
     return Judged(

@@ -77,9 +77,8 @@ class FilesSource:
         self.name = name
         self._own = own
         self._first_day = settings.partitions.first_day
-        self._instruments = {
-            item.ticker: item for item in settings.universe if item.source == name
-        }
+        self._instruments = {item.ticker: item for item in settings.universe if item.source == name}
+        self._names = pl.Enum(list(self._instruments))  # a byte or so for each row, not a text
 
     def fetch(self, instruments: Sequence[Instrument], area: Slice) -> pl.DataFrame:
         """Rows of `instruments` within `area`: files by name, rows in the order of their file.
@@ -90,7 +89,7 @@ class FilesSource:
         wanted = [item.ticker for item in instruments]
         foreign: set[str] = set()
         known = False
-        parts = [RAW_SCHEMA.to_frame()]
+        parts = []
         for path in self._paths():
             file = self._open(path)
             if file.ticker is None and file.columns.ticker is None:
@@ -114,7 +113,7 @@ class FilesSource:
             _log.warning(
                 "source %s: ignored what is not in its universe: %s", self.name, _some(foreign)
             )
-        return pl.concat(parts)
+        return pl.concat(parts) if parts else RAW_SCHEMA.to_frame()
 
     def quote(self, rows: pl.DataFrame) -> pl.Series:
         """The rows as they stand in their files, as JSON: text of a CSV, values of Parquet."""
@@ -126,7 +125,11 @@ class FilesSource:
             quoted.append(raw.with_columns(pl.lit(name, pl.String).alias("file")))
         found = pl.concat(quoted)
         joined = rows.select("file", "row").join(
-            found, left_on=["file", "row"], right_on=["file", ROW], how="left", maintain_order="left"
+            found,
+            left_on=["file", "row"],
+            right_on=["file", ROW],
+            how="left",
+            maintain_order="left",
         )
         return joined["raw"]
 
@@ -216,26 +219,30 @@ class FilesSource:
         columns = file.columns
         names = [*columns.stamp, *([columns.ticker] if columns.ticker else [])]
         read = file.table.collect(file.table.scan().select(ROW, *dict.fromkeys(names)))
+        strangers: set[str] = set()
         if columns.ticker is None:
-            tickers = pl.Series("ticker", [file.ticker], dtype=pl.String)
-            tickers = tickers.new_from_index(0, read.height)
+            ticker = pl.lit(file.ticker, self._names)
         else:
-            text = read[columns.ticker].cast(pl.String).str.strip_chars()
-            tickers = text.set(text == "", None).alias("ticker")
-        ours = tickers.is_null() | tickers.is_in(list(self._instruments))
-        strangers = set(tickers.filter(~ours).unique())
-        read = read.filter(ours)
-        keys = read.select(ROW).with_columns(tickers.filter(ours))
-        if keys["ticker"].null_count() == keys.height and strangers:
-            return self._no_keys(), strangers
+            text = pl.col(columns.ticker).cast(pl.String).str.strip_chars()
+            ticker = text.cast(self._names, strict=False)
+            is_strange = (text != "") & ticker.is_null()
+            strangers = set(read.filter(is_strange).select(text.unique()).to_series())
+            if strangers:
+                read = read.filter(~is_strange.fill_null(value=False))
         written = self._written_stamps(file, read)
+        keys = read.select(ROW, ticker.alias("ticker"))
+        del read  # of a large file the text alone is most of the memory
+        if strangers and keys["ticker"].null_count() == keys.height:
+            return self._no_keys(), strangers
         stamps = self._stamps(file, written)
         keys = keys.with_columns(*stamps, written.cast(pl.String).alias("written"))
+        del written
         return self._filed(self._with_days(file, keys)), strangers
 
     def _no_keys(self) -> pl.DataFrame:
-        names = ("ticker", "day", "interval", "start", "fault")
-        return pl.DataFrame(schema={ROW: pl.Int64, **{name: RAW_SCHEMA[name] for name in names}})
+        names = ("day", "interval", "start", "fault")
+        types = {name: RAW_SCHEMA[name] for name in names}
+        return pl.DataFrame(schema={ROW: pl.Int64, "ticker": self._names, **types})
 
     def _written_stamps(self, file: _File, read: pl.DataFrame) -> pl.Series:
         stamp = file.columns.stamp
@@ -369,6 +376,7 @@ class FilesSource:
         )
         return found.with_columns(
             pl.when(fault != "").then(fault).alias("fault"),
+            pl.col("ticker").cast(pl.String),
             pl.lit(self.name).alias("source"),
             pl.lit(file.name).alias("file"),
             pl.col(ROW).alias("row"),
@@ -417,7 +425,7 @@ def _key_fault(stamp: str, unplaced: str) -> pl.Expr:
         .then(of_stamp(unplaced)),
     ]
     joined = pl.concat_str(reasons, separator="; ", ignore_nulls=True)
-    return pl.when(joined != "").then(joined).alias("fault")  # noqa: PLC1901
+    return pl.when(joined != "").then(joined).alias("fault")
 
 
 def _some(names: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ _USUAL_SHARE = 0.2
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
-def length_of(interval: str) -> dt.timedelta:
+def _length_of(interval: str) -> dt.timedelta:
     return dt.timedelta(**{_UNITS[interval[-1]]: int(interval[:-1])})
 
 
@@ -27,10 +27,10 @@ def usual_distance(starts: pl.DataFrame) -> dt.timedelta | None:
     """
     apart = (
         starts.drop_nulls()
-        .unique()
-        .sort("ticker", "start")
-        .select(pl.col("start").diff().over("ticker").alias("apart"))
-        .drop_nulls()
+        .group_by("ticker")
+        .agg(pl.col("start").sort().diff(null_behavior="drop").alias("apart"))
+        .explode("apart", empty_as_null=False)
+        .filter(pl.col("apart") > pl.duration())
     )
     if apart.is_empty():
         return None
@@ -45,5 +45,5 @@ def interval_of(distance: dt.timedelta) -> str | None:
     """The name of the interval whose candles are `distance` apart; None when there is none."""
     if distance >= dt.timedelta(hours=_HOURS_OF_A_DAY):
         return "1d"
-    names = {length_of(name): name for name in get_args(Interval)}
+    names = {_length_of(name): name for name in get_args(Interval)}
     return names.get(distance)

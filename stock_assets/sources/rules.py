@@ -11,7 +11,6 @@ Every row is counted exactly once: rows of the slice = candles + quarantine + he
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,9 +19,10 @@ import polars as pl
 
 from stock_assets.calendars import get_calendar
 from stock_assets.lake.schemas import Candles, Quarantine
-from stock_assets.sources.base import PRICES, quote_parsed
+from stock_assets.sources.base import PRICES, RAW_SCHEMA, quote_parsed
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Sequence
 
     from stock_assets.settings import Instrument
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 DAILY = "1d"
 
 _POSITION = "position"
+_ROWS_AT_ONCE = 250_000
+"""Rows whose rules are checked together: bounds the memory of twenty-odd rule columns."""
 _REASONS = ["fault", "closed", "crossing"]
 
 
@@ -72,33 +74,33 @@ def judge(
     inside = (pl.col("day") <= area.last_date) & pl.col("ticker").is_in(list(area.tickers))
     if area.first_date is not None:
         inside &= pl.col("day") >= area.first_date
-    rows = raw.filter(inside).with_row_index(_POSITION)
-    rows = rows.with_columns(pl.col("volume").fill_nan(None))
-    rows = _with_sessions(rows, instruments, now)
-    over = rows.filter("over")
-    checked = over.with_columns(_crossing(instruments))
+    rows = raw.filter(inside).with_columns(pl.col("volume").fill_nan(None))
+    del raw  # a slice of all history is large: do not hold it twice
+    rows = _with_sessions(rows.with_row_index(_POSITION), instruments, now)
+    waiting = int((~rows["over"]).sum())
+    rows = rows.filter("over").drop("over").with_columns(_crossing(instruments)).drop("exchange")
 
+    broken = _broken_rules(rows)
     suspect = pl.any_horizontal(pl.col(_REASONS).is_not_null())
-    broken = _broken_rules(checked)
-    good = checked.filter(~suspect).join(broken, on=_POSITION, how="anti", maintain_order="left")
-    bad = checked.join(broken, on=_POSITION, how="left", maintain_order="left")
-    bad = bad.filter(suspect | pl.col("broken").is_not_null())
-    bad = bad.with_columns(
+    bad = rows.join(broken, on=_POSITION, how="left", maintain_order="left")
+    bad = bad.filter(suspect | pl.col("is_broken")).with_columns(
         # A fault already explains the numbers it left empty.
         pl.concat_str([*_REASONS, "broken"], separator="; ", ignore_nulls=True).alias("reason")
     )
-    latest, superseded = _one_each(good)
+    good = rows.filter(~suspect).drop(_REASONS)
+    good = good.join(broken, on=_POSITION, how="anti", maintain_order="left")
+    candles, superseded = _one_each(good)
+    superseded = rows.drop(_REASONS).join(superseded, on=_POSITION, maintain_order="left")
 
-    refused = pl.concat(
-        [bad.select(*raw.columns, "reason"), superseded.select(*raw.columns, "reason")]
-    )
-    refused = refused.with_columns(
-        quote(refused).alias("raw") if refused.height else pl.lit("").alias("raw")
-    )
+    refused = [*RAW_SCHEMA.names()[:-1], "reason"]
+    quarantine = pl.concat([bad.select(refused), superseded.select(refused)])
+    raws = quote(quarantine) if quarantine.height else pl.Series([], dtype=pl.String)
     return Judged(
-        candles=latest.select(Candles.column_names()).sort(Candles.primary_key()),
-        quarantine=refused.select(Quarantine.column_names()).sort(Quarantine.primary_key()),
-        held_back=rows.height - over.height,
+        candles=candles,
+        quarantine=quarantine.with_columns(raws.alias("raw"))
+        .select(Quarantine.column_names())
+        .sort(Quarantine.primary_key()),
+        held_back=waiting,
     )
 
 
@@ -142,8 +144,8 @@ def _crossing(instruments: Sequence[Instrument]) -> pl.Expr:
     daily = pl.col("interval") == DAILY
     label = pl.col("day").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     stamp = start.dt.strftime("%Y-%m-%d %H:%M UTC")
-    outside = pl.when(daily).then(start != label)
-    outside = outside.otherwise((first != pl.col("day")) | (last != pl.col("day")))
+    elsewhere = (first != pl.col("day")) | (last != pl.col("day"))
+    outside = pl.when(daily).then(start != label).otherwise(elsewhere)
     words = pl.format(
         "start: the {} candle from {} is not inside the day {}", "interval", stamp, "day"
     )
@@ -151,21 +153,31 @@ def _crossing(instruments: Sequence[Instrument]) -> pl.Expr:
 
 
 def _broken_rules(rows: pl.DataFrame) -> pl.DataFrame:
-    """`position` of each row that breaks rules of `Candles`, and all of them in words."""
-    _, failures = _Positioned.filter(rows.select(_Positioned.column_names()))
-    details = failures.details()
-    rules = [name for name in details.columns if name not in rows.columns]
-    explained = details.join(
-        rows.select(_POSITION, "fault"), on=_POSITION, how="left", maintain_order="left"
-    )
-    words = [pl.when(pl.col(rule) == "invalid").then(_in_words(rule)) for rule in rules]
-    broken = pl.concat_str(words, separator="; ", ignore_nulls=True)
-    return explained.select(
-        _POSITION, pl.when(broken != "").then(broken).alias("broken")  # noqa: PLC1901
-    )
+    """`position` of each row that breaks rules of `Candles`; all of them in words, as `broken`."""
+    columns = _Positioned.column_names()
+    parts = [
+        pl.DataFrame(schema={_POSITION: pl.UInt32, "is_broken": pl.Boolean, "broken": pl.String})
+    ]
+    for part in rows.iter_slices(_ROWS_AT_ONCE):
+        details = _Positioned.filter(part.select(columns))[1].details()
+        words = [
+            pl.when(pl.col(rule) == "invalid").then(_in_words(rule))
+            for rule in details.columns
+            if rule not in columns
+        ]
+        explained = details.join(part.select(_POSITION, "fault"), on=_POSITION, how="left")
+        broken = pl.concat_str(words, separator="; ", ignore_nulls=True)
+        parts.append(
+            explained.select(
+                _POSITION,
+                pl.lit(value=True).alias("is_broken"),
+                pl.when(broken != "").then(broken).alias("broken"),
+            )
+        )
+    return pl.concat(parts)
 
 
-def _in_words(rule: str) -> pl.Expr:
+def _in_words(rule: str) -> pl.Expr:  # noqa: PLR0911
     """What a broken rule of `Candles` says of a row, naming column and value."""
     name, _, kind = rule.partition("|")
     value = pl.col(name).cast(pl.String) if kind else None
@@ -195,17 +207,16 @@ def _in_words(rule: str) -> pl.Expr:
 
 
 def _one_each(good: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The last row of each (ticker, interval, start), and the superseded ones with their reason."""
-    key = ["ticker", "interval", "start"]
-    is_last = pl.struct(key).is_last_distinct()
-    latest = good.filter(is_last)
-    superseded = good.filter(~is_last)
-    by = latest.select(*key, pl.col("file").alias("by_file"), pl.col("row").alias("by_row"))
-    superseded = superseded.join(by, on=key, how="left", maintain_order="left")
-    return latest, superseded.with_columns(
-        pl.format(
-            "start: a later row has the same ticker, interval and start (row {} of {})",
-            "by_row",
-            pl.when(pl.col("by_file") == "").then(pl.lit("the source")).otherwise("by_file"),  # noqa: PLC1901
-        ).alias("reason")
+    """The candles, and `position` and `reason` of the rows that a later one supersedes."""
+    ordered = good.sort([*Candles.primary_key(), _POSITION])
+    same = pl.all_horizontal(pl.col(key).eq(pl.col(key).shift(-1)) for key in Candles.primary_key())
+    is_superseded = ordered.select(same.fill_null(value=False).alias("same")).to_series()
+    candles = ordered.filter(~is_superseded).select(Candles.column_names())
+    # Of three rows for one candle the first too is superseded by the last.
+    latest = pl.when(~is_superseded)
+    place = pl.when(pl.col("file") == "").then(pl.lit("the source")).otherwise("file")
+    words = pl.format(
+        "start: a later row has the same ticker, interval and start (row {} of {})", "row", place
     )
+    reasons = ordered.select(_POSITION, latest.then(words).backward_fill().alias("reason"))
+    return candles, reasons.filter(is_superseded)

@@ -113,10 +113,12 @@ class SimulatedSource:
 
     def _shocks(self, days: int, *purpose: str) -> list[float]:
         drawn: NDArray[np.float64] = self._stream(*purpose).standard_t(_TAIL, days)
-        return (drawn * _TAIL_SCALE).tolist()
+        shocks: list[float] = (drawn * _TAIL_SCALE).tolist()
+        return shocks
 
     def _normals(self, days: int, *purpose: str) -> list[float]:
-        return self._stream(*purpose).standard_normal(days).tolist()
+        normals: list[float] = self._stream(*purpose).standard_normal(days).tolist()
+        return normals
 
     def _in_regime(self, day: dt.date) -> bool:
         return self._own.regime_change is not None and day >= self._own.regime_change
@@ -208,7 +210,7 @@ class SimulatedSource:
             level = _OWN_PERSISTENCE * level + _OWN_NOISE * noise[number]
         return self._frame(ticker, rows, calendar)
 
-    def _path(  # noqa: PLR0913
+    def _path(  # noqa: PLR0913, PLR0917
         self, ticker: str, day: dt.date, opening: float, change: float, width: float, hours: int
     ) -> list[float]:
         """Log prices from `opening` to `opening + change`, `_STEPS` steps an hour."""
@@ -292,9 +294,7 @@ def _session(
 ) -> list[tuple[object, ...]]:
     """One row a candle: day, hour, open, high, low, close, volume, number in the day."""
     prices = [round(math.exp(point), decimals) for point in path]
-    inside = [
-        prices[number * _STEPS : (number + 1) * _STEPS + 1] for number in range(len(hours))
-    ]
+    inside = [prices[number * _STEPS : (number + 1) * _STEPS + 1] for number in range(len(hours))]
     # Trade gathers at both ends of the session, and where the price moves.
     moves = [max(part) / min(part) - 1 for part in inside]
     usual = math.fsum(moves) / len(moves) or 1.0

@@ -46,6 +46,7 @@ class Table:
 
     @property
     def is_text(self) -> bool:
+        """Whether it is a CSV, whose values are read as text."""
         return self.separator is not None
 
     def scan(self, *, surplus: int = 1) -> pl.LazyFrame:
@@ -75,6 +76,7 @@ class Table:
 
 
 def has_suffix(path: Path) -> bool:
+    """Whether the name says that it is a file of candles."""
     return path.name.lower().endswith(SUFFIXES)
 
 

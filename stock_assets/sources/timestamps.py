@@ -132,8 +132,10 @@ def _from_epoch(text: pl.Series) -> pl.Series:
     number = pl.col("text").cast(pl.Int64, strict=False)
     moment = pl.lit(None, pl.Int64)
     for digits, a_second in _EPOCH_DIGITS.items():
-        scaled = number * (_US_PER_SECOND // a_second) if a_second <= _US_PER_SECOND else number // (
-            a_second // _US_PER_SECOND
+        scaled = (
+            number * (_US_PER_SECOND // a_second)
+            if a_second <= _US_PER_SECOND
+            else number // (a_second // _US_PER_SECOND)
         )
         moment = pl.when(pl.col("text").str.len_chars() == digits).then(scaled).otherwise(moment)
     return frame.select(moment.cast(pl.Datetime("us"))).to_series()
@@ -151,8 +153,10 @@ def _offsets(zones: pl.Series) -> pl.Series:
 def _formats_of(text: pl.Series, sample: pl.Series) -> list[str]:
     """Formats of the family that reads most of the column, those that read more of it first."""
     scores = _scores(sample)
-    if scores["day first"] == scores["month first"] > max(
-        scores["year first"], scores["compact"], scores["month by name"]
+    if (
+        scores["day first"]
+        == scores["month first"]
+        > max(scores["year first"], scores["compact"], scores["month by name"])
     ):
         # The sample leaves it open: 13/01 may come later in the column.
         scores = _scores(text.drop_nulls())
@@ -188,5 +192,7 @@ def _parse(text: pl.Series, formats: list[str]) -> pl.Series:
         read = text.str.to_datetime(form, time_unit="us", strict=False)
         # %Y also reads the year 18: that is what %y is for.
         sane = read.dt.year().is_between(_FIRST_YEAR, _LAST_YEAR)
-        parsed = parsed.zip_with(parsed.is_not_null(), read.zip_with(sane.fill_null(value=False), parsed))
+        parsed = parsed.zip_with(
+            parsed.is_not_null(), read.zip_with(sane.fill_null(value=False), parsed)
+        )
     return parsed

@@ -1,0 +1,312 @@
+"""The model registry: MLflow on SQLite with local artifacts, all inside one folder.
+
+A model is found by its own name (`model_id`, which its inputs determine), not by MLflow's version
+number. No network, no telemetry, nothing written outside the folder. Whether and when a model is
+trained is in `decision.py`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import json
+import logging
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stock_assets.errors import ModelError
+from stock_assets.forecasting.gate import Verdict
+from stock_assets.forecasting.model import PARAMETERS, Calibration, VolatilityModel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlflow import MlflowClient
+
+MODEL_NAME = "stock-assets-volatility"
+"""The registered model of which every training is a version."""
+
+EXPERIMENT = "stock-assets"
+
+_ID_TAG = "model_id"
+_CALIBRATION_FILE, _RECORD_FILE = "calibration.json", "training.json"
+
+# Before MLflow is imported: it would send usage statistics, look for git, and narrate.
+_QUIET_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+_CHATTY_LOGGERS = {
+    "alembic": logging.WARNING,
+    "mlflow.store.db.utils": logging.WARNING,
+    # Says at every save that an environment made by uv has no pip.
+    "mlflow.utils.environment": logging.ERROR,
+}
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What is kept of a training, so that repeating it can take the outcome instead."""
+
+    model_id: str
+    day: dt.date
+    tickers: tuple[str, ...]
+    """Tickers it was trained on."""
+    rows: int
+    verdict: Verdict
+    sets: Mapping[str, str] = field(default_factory=dict)
+    """First days of the calibration and validation sets."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self) | {"day": self.day.isoformat()}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingRecord:
+        """The inverse of `to_json`, to the last bit."""
+        content = json.loads(text)
+        content["day"] = dt.date.fromisoformat(content["day"])
+        content["tickers"] = tuple(content["tickers"])
+        content["verdict"] = Verdict(**content["verdict"])
+        return cls(**content)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model in the registry: MLflow's version number of it, and its training."""
+
+    version: int
+    record: TrainingRecord
+
+
+class Registry:
+    """The registry in `folder`, which is made when first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+
+    @property
+    def uri(self) -> str:
+        """What `mlflow ui --backend-store-uri` takes."""
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    def find(self, model_id: str) -> Registered | None:
+        """The model called `model_id`, with the lowest version if there are several."""
+        place = self._place(model_id)
+        if place is None:
+            return None
+        version, files = place
+        return Registered(version, TrainingRecord.from_json(_read(files / _RECORD_FILE, model_id)))
+
+    def load(self, model_id: str) -> VolatilityModel:
+        """The model called `model_id`, ready to forecast; read once per process.
+
+        Raises `ModelError` when it is not there or cannot be read.
+        """
+        place = self._place(model_id)
+        if place is None:
+            message = (
+                f"model {model_id} is named in the lake but missing from the registry "
+                f"{self.folder}; restore that folder, or run the `model` asset for that day again"
+            )
+            raise ModelError(message)
+        return _load(place[1], model_id)
+
+    def register(
+        self,
+        model: VolatilityModel,
+        record: TrainingRecord,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        lake_versions: Mapping[str, int] | None = None,
+    ) -> Registered:
+        """Log and register `model`; the one already called `record.model_id` wins if there is one.
+
+        The version and its name are one transaction and come last: a registration that was killed
+        leaves at most files that nothing refers to. One registration at a time per folder.
+        """
+        client = self._client()
+        with self._lock():
+            if (found := self.find(record.model_id)) is not None:
+                return found
+            try:
+                version = _register(client, model, record, metrics or {}, lake_versions or {})
+            except OSError as error:
+                message = (
+                    f"model {record.model_id} cannot be registered in {self.folder}: {error}; "
+                    "free space or mend the folder's rights and run the `model` asset again"
+                )
+                raise ModelError(message) from error
+        return Registered(version, record)
+
+    def set_alias(self, alias: str, model_id: str) -> bool:
+        """Point `alias` (champion, challenger) at `model_id`, unless it points at a later day's.
+
+        A backfill of the past so leaves the latest model its title. Returns whether it points
+        there now. Raises `ModelError` for an unknown model.
+        """
+        client = self._client()
+        with self._lock():
+            found = self.find(model_id)
+            if found is None:
+                raise ModelError(f"alias {alias!r}: there is no model {model_id} in {self.folder}")
+            holder = client.get_registered_model(MODEL_NAME).aliases.get(alias)
+            if holder is not None:
+                name = client.get_model_version(MODEL_NAME, str(holder)).tags.get(_ID_TAG, "")
+                current = self.find(name)
+                if current is not None and current.record.day > found.record.day:
+                    return False
+            client.set_registered_model_alias(MODEL_NAME, alias, str(found.version))
+        return True
+
+    def alias(self, alias: str) -> str | None:
+        """Name of the model that `alias` points at."""
+        if not (self.folder / "mlflow.db").exists():
+            return None
+        client = self._client()
+        version = client.get_registered_model(MODEL_NAME).aliases.get(alias)
+        if version is None:
+            return None
+        name: str | None = client.get_model_version(MODEL_NAME, str(version)).tags.get(_ID_TAG)
+        return name
+
+    def _place(self, model_id: str) -> tuple[int, Path] | None:
+        if not (self.folder / "mlflow.db").exists():
+            return None
+        query = f"name = '{MODEL_NAME}' and tags.`{_ID_TAG}` = '{model_id}'"
+        versions = self._client().search_model_versions(query)
+        if not versions:
+            return None
+        first = min(versions, key=lambda item: int(item.version))
+        # Not the stored absolute path: the folder may have been moved or mounted elsewhere.
+        return int(first.version), self.folder / "artifacts" / first.run_id / "artifacts" / "model"
+
+    def _client(self) -> MlflowClient:
+        return _client(self.folder)
+
+    def _lock(self) -> Any:
+        return _lock(self.folder)
+
+
+def _lock(folder: Path) -> Any:
+    from filelock import FileLock  # noqa: PLC0415
+
+    return FileLock(folder / "registry.lock")
+
+
+@functools.cache
+def _client(folder: Path) -> MlflowClient:
+    """A client of the folder's database, which is made, with the experiment, if it is not there."""
+    for name, value in _QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name, level in _CHATTY_LOGGERS.items():
+        logging.getLogger(name).setLevel(level)
+    from mlflow import MlflowClient  # noqa: PLC0415
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    try:
+        (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        # Two processes must not create or upgrade the same tables at once.
+        with _lock(folder):
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            if client.get_experiment_by_name(EXPERIMENT) is None:
+                client.create_experiment(
+                    EXPERIMENT, artifact_location=(folder / "artifacts").as_uri()
+                )
+            if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
+                client.create_registered_model(
+                    MODEL_NAME, description="Scale of the next sessions' returns, by CatBoost."
+                )
+    except (OSError, MlflowException) as error:
+        message = f"the model registry {folder} cannot be opened: {error}; check its rights"
+        raise ModelError(message) from error
+    return client
+
+
+def _register(
+    client: MlflowClient,
+    model: VolatilityModel,
+    record: TrainingRecord,
+    metrics: Mapping[str, float],
+    lake_versions: Mapping[str, int],
+) -> int:
+    import catboost  # noqa: PLC0415
+    import mlflow.catboost  # noqa: PLC0415
+    from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415
+
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    run = client.create_run(experiment.experiment_id, run_name=record.model_id)
+    verdict = record.verdict
+    losses = {
+        "challenger_loss": verdict.challenger_loss,
+        "in_force_loss": verdict.in_force_loss,
+        "baseline_loss": verdict.baseline_loss,
+    }
+    measured = {k: v for k, v in losses.items() if v is not None} | dict(metrics)
+    client.log_batch(
+        run.info.run_id,
+        params=[
+            *(Param(name, str(value)) for name, value in PARAMETERS.items()),
+            Param("day", record.day.isoformat()),
+            Param("rows", str(record.rows)),
+            Param("tickers", str(len(record.tickers))),
+            *(Param(name, value) for name, value in record.sets.items()),
+        ],
+        metrics=[Metric(name, value, 0, 0) for name, value in measured.items()],
+        tags=[
+            RunTag(_ID_TAG, record.model_id),
+            RunTag("accepted", str(verdict.accepted).lower()),
+            RunTag("reason", verdict.reason),
+            *(RunTag(f"lake.{name}", str(number)) for name, number in lake_versions.items()),
+        ],
+    )
+    with tempfile.TemporaryDirectory(dir=_artifacts(run), prefix="saving-") as folder:
+        files = Path(folder) / "model"
+        # Named here, or MLflow would import the model in a new process to infer them.
+        requirements = [f"catboost=={catboost.__version__}"]
+        mlflow.catboost.save_model(model.booster, str(files), pip_requirements=requirements)
+        (files / _CALIBRATION_FILE).write_text(model.calibration.to_json(), encoding="utf-8")
+        (files / _RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
+        client.log_artifacts(run.info.run_id, str(files), "model")
+    client.set_terminated(run.info.run_id)
+    version = client.create_model_version(
+        MODEL_NAME,
+        source=f"{run.info.artifact_uri}/model",
+        run_id=run.info.run_id,
+        tags={_ID_TAG: record.model_id, "day": record.day.isoformat()},
+    )
+    return int(version.version)
+
+
+def _artifacts(run: Any) -> str:
+    """A folder for files in the making, inside the registry and on the same disk."""
+    from mlflow.artifacts import _get_store  # noqa: PLC0415
+    raise NotImplementedError
+
+
+@functools.lru_cache(maxsize=64)
+def _load(files: Path, model_id: str) -> VolatilityModel:
+    from catboost import CatBoostError, CatBoostRegressor  # noqa: PLC0415
+
+    calibration = Calibration.from_json(_read(files / _CALIBRATION_FILE, model_id))
+    booster = CatBoostRegressor()
+    try:
+        booster.load_model(str(files / "model.cb"))
+    except CatBoostError as error:
+        raise _unreadable(files, model_id, error) from error
+    return VolatilityModel(booster, calibration)
+
+
+def _read(file: Path, model_id: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _unreadable(file, model_id, error) from error
+
+
+def _unreadable(file: Path, model_id: str, error: Exception) -> ModelError:
+    return ModelError(f"model {model_id}: {file} cannot be read ({error}); restore it")
