@@ -89,6 +89,7 @@ class Calendar:
         object.__setattr__(self, "_set", frozenset(self.sessions))
 
     def is_session(self, day: dt.date) -> bool:
+        """Whether the exchange trades on `day`."""
         return day in self._set
 
     def index(self, day: dt.date) -> int:
@@ -134,7 +135,7 @@ class Calendar:
 @functools.cache
 def _packaged(name: str) -> tuple[str, dt.time, tuple[dt.date, ...]]:
     # Imported here: it costs pandas, which the command line's light commands do not need.
-    import exchange_calendars as xc  # noqa: PLC0415
+    import exchange_calendars as xc
 
     try:
         canonical = xc.resolve_alias(name)

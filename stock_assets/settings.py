@@ -201,12 +201,13 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the parent's signature
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file; no .env files, no secrets directory."""
         return env_settings, init_settings
 
     @field_validator("universe", mode="before")
@@ -251,35 +252,43 @@ class Settings(BaseSettings):
 
     @property
     def exchanges(self) -> tuple[str, ...]:
+        """The calendars of the universe, sorted."""
         return tuple(sorted({item.exchange for item in self.universe}))
 
     def instrument(self, ticker: str) -> Instrument:
+        """The universe's entry of `ticker`."""
         return self.instruments[ticker]
 
     @property
     def instruments(self) -> dict[str, Instrument]:
+        """The universe by ticker."""
         return {item.ticker: item for item in self.universe}
 
     # Where things live: one decision, taken here and nowhere else.
 
     @property
     def lake_dir(self) -> Path:
+        """The Delta tables, one folder each."""
         return self.lake.path / "lake"
 
     @property
     def reports_dir(self) -> Path:
+        """Saved HTML pages."""
         return self.lake_dir / "reports"
 
     @property
     def mlflow_dir(self) -> Path:
+        """The model registry: its database and artifacts."""
         return self.lake.path / "mlflow"
 
     @property
     def dagster_home(self) -> Path:
+        """DAGSTER_HOME of the lake: runs and events."""
         return self.lake.path / "dagster"
 
     @property
     def inbox_dir(self) -> Path:
+        """Where dropped files are picked up."""
         return self.lake.path / "inbox"
 
 
@@ -320,7 +329,8 @@ def _refuse_unknown_sections(file: Path, content: dict[str, Any]) -> None:
     for key in content:
         if key not in Settings.model_fields:
             close = difflib.get_close_matches(key, Settings.model_fields, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"use {sorted(Settings.model_fields)}"
+            known = sorted(Settings.model_fields)
+            hint = f"did you mean {close[0]!r}?" if close else f"use one of {known}"
             raise SettingsError(f"{file}: unknown section or key {key!r}; {hint}")
 
 
@@ -336,7 +346,8 @@ def _explain(file: Path, error: ValidationError) -> str:
         }.get(item["type"], item["msg"].removeprefix("Value error, "))
         lines.append(f"{key}: {advice}{shown}")
     variables = [name for name in os.environ if name.startswith("STOCK_ASSETS_")]
-    note = f" (environment variables also read: {', '.join(sorted(variables))})" if variables else ""
+    names = ", ".join(sorted(variables))
+    note = f" (environment variables also read: {names})" if variables else ""
     return f"{file}: " + "; ".join(lines) + note
 
 

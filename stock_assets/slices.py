@@ -6,8 +6,11 @@ Plain dates and names: how a slice is spelled as Dagster partitions and run tags
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import datetime as dt
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Slice:
         return self.first_date is None
 
     def contains(self, day: dt.date) -> bool:
+        """Whether rows of `day` belong to the slice."""
         return day <= self.last_date and (self.first_date is None or day >= self.first_date)
 
     def __str__(self) -> str:

@@ -1,3 +1,5 @@
+{{ config(meta={'dagster': {'ref': {'name': 'bars'}}}) }}
+
 -- Each day and ticker of the slice that has candles has its bar.
 select
     day,

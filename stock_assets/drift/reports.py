@@ -70,8 +70,8 @@ def pooled_windows(
 
 def _drawn(reference: pl.DataFrame, current: pl.DataFrame, drift: DriftSettings) -> str:
     # Seconds of import, needed where a page is drawn and nowhere else.
-    from evidently import DataDefinition, Dataset, Report  # noqa: PLC0415
-    from evidently.presets import DataDriftPreset  # noqa: PLC0415
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
 
     preset = DataDriftPreset(
         columns=reference.columns,

@@ -12,7 +12,6 @@ import functools
 import json
 import logging
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,11 +128,13 @@ class Registry:
         leaves at most files that nothing refers to. One registration at a time per folder.
         """
         client = self._client()
-        with self._lock():
+        with _lock(self.folder):
             if (found := self.find(record.model_id)) is not None:
                 return found
             try:
-                version = _register(client, model, record, metrics or {}, lake_versions or {})
+                version = _register(
+                    self.folder, client, model, record, metrics or {}, lake_versions or {}
+                )
             except OSError as error:
                 message = (
                     f"model {record.model_id} cannot be registered in {self.folder}: {error}; "
@@ -149,7 +150,7 @@ class Registry:
         there now. Raises `ModelError` for an unknown model.
         """
         client = self._client()
-        with self._lock():
+        with _lock(self.folder):
             found = self.find(model_id)
             if found is None:
                 raise ModelError(f"alias {alias!r}: there is no model {model_id} in {self.folder}")
@@ -181,14 +182,10 @@ class Registry:
         if not versions:
             return None
         first = min(versions, key=lambda item: int(item.version))
-        # Not the stored absolute path: the folder may have been moved or mounted elsewhere.
-        return int(first.version), self.folder / "artifacts" / first.run_id / "artifacts" / "model"
+        return int(first.version), _files(self.folder, first.run_id)
 
     def _client(self) -> MlflowClient:
         return _client(self.folder)
-
-    def _lock(self) -> Any:
-        return _lock(self.folder)
 
 
 def _lock(folder: Path) -> Any:
@@ -228,6 +225,7 @@ def _client(folder: Path) -> MlflowClient:
 
 
 def _register(
+    folder: Path,
     client: MlflowClient,
     model: VolatilityModel,
     record: TrainingRecord,
@@ -264,14 +262,13 @@ def _register(
             *(RunTag(f"lake.{name}", str(number)) for name, number in lake_versions.items()),
         ],
     )
-    with tempfile.TemporaryDirectory(dir=_artifacts(run), prefix="saving-") as folder:
-        files = Path(folder) / "model"
-        # Named here, or MLflow would import the model in a new process to infer them.
-        requirements = [f"catboost=={catboost.__version__}"]
-        mlflow.catboost.save_model(model.booster, str(files), pip_requirements=requirements)
-        (files / _CALIBRATION_FILE).write_text(model.calibration.to_json(), encoding="utf-8")
-        (files / _RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
-        client.log_artifacts(run.info.run_id, str(files), "model")
+    # Artifacts are local by design, so the files are written where MLflow looks for them.
+    files = _files(folder, run.info.run_id)
+    # Named here, or MLflow would import the model in a new process to infer them.
+    requirements = [f"catboost=={catboost.__version__}"]
+    mlflow.catboost.save_model(model.booster, str(files), pip_requirements=requirements)
+    (files / _CALIBRATION_FILE).write_text(model.calibration.to_json(), encoding="utf-8")
+    (files / _RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
     client.set_terminated(run.info.run_id)
     version = client.create_model_version(
         MODEL_NAME,
@@ -282,10 +279,9 @@ def _register(
     return int(version.version)
 
 
-def _artifacts(run: Any) -> str:
-    """A folder for files in the making, inside the registry and on the same disk."""
-    from mlflow.artifacts import _get_store  # noqa: PLC0415
-    raise NotImplementedError
+def _files(folder: Path, run_id: str) -> Path:
+    """Where a run's model lies: worked out, since a stored absolute path does not survive a move."""
+    return folder / "artifacts" / run_id / "artifacts" / "model"
 
 
 @functools.lru_cache(maxsize=64)

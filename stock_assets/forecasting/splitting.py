@@ -46,6 +46,10 @@ class Split:
         """Rows that the gate judges on."""
         return (pl.col("day") >= self.validation_first) & (pl.col("label_end") <= self.end)
 
+    def parts(self) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+        """Training, calibration and validation."""
+        return self.training(), self.calibration(), self.validation()
+
     def after_training(self) -> pl.Expr:
         """All rows later than training, to calibrate on once the gate has passed."""
         return (pl.col("day") >= self.calibration_first) & (pl.col("label_end") <= self.end)

@@ -12,6 +12,7 @@ later split never changes an earlier row (docs/adr/0002).
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import dataframely as dy
@@ -68,11 +69,13 @@ class Candles(dy.Schema):
 
     @dy.rule()
     def high_is_highest(cls) -> pl.Expr:  # noqa: N805
+        """No price of the candle is above its high."""
         slack = 1 + PRICE_TOLERANCE
         return pl.col("high") * slack >= pl.max_horizontal("open", "close", "low")
 
     @dy.rule()
     def low_is_lowest(cls) -> pl.Expr:  # noqa: N805
+        """No price of the candle is below its low."""
         slack = 1 + PRICE_TOLERANCE
         return pl.col("low") <= pl.min_horizontal("open", "close", "high") * slack
 
@@ -268,6 +271,7 @@ class Forecasts(dy.Schema):
 
     @dy.rule()
     def quantiles_do_not_cross(cls) -> pl.Expr:  # noqa: N805
+        """A higher probability never has a lower value."""
         return _rising("price_") & _rising("return_") & _rising("baseline_return_")
 
 
@@ -298,9 +302,7 @@ class Scores(dy.Schema):
 
 def _rising(prefix: str) -> pl.Expr:
     columns = [pl.col(prefix + name) for name in QUANTILE_NAMES]
-    return pl.all_horizontal(
-        [low <= high for low, high in zip(columns[:-1], columns[1:], strict=True)]
-    )
+    return pl.all_horizontal([low <= high for low, high in pairwise(columns)])
 
 
 TABLES: dict[str, type[dy.Schema]] = {

@@ -57,6 +57,7 @@ class Lake:
         self.root = root
 
     def uri(self, table: str) -> str:
+        """Where the table is: the address that deltalake and DuckDB take."""
         return str(self.root / table)
 
     def open(self, table: str, version: int | None = None) -> DeltaTable | None:
@@ -135,9 +136,7 @@ class Lake:
         }
         if found is None:
             Path(self.uri(table)).mkdir(parents=True, exist_ok=True)
-            write_deltalake(
-                self.uri(table), arrow, mode="error", partition_by=[YEAR], **settings
-            )
+            write_deltalake(self.uri(table), arrow, mode="error", partition_by=[YEAR], **settings)
             version = 0
         else:
             write_deltalake(found, arrow, mode="overwrite", predicate=predicate(area), **settings)
@@ -233,5 +232,3 @@ def _failure(verb: str, table: str, place: str, error: Exception) -> LakeError:
     else:
         advice = "the table is as it was before; run the slice again"
     return LakeError(f"table {table}: cannot {verb} {place}: {advice} ({text.splitlines()[0]})")
-
-

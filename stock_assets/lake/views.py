@@ -90,5 +90,5 @@ def rows(  # noqa: PLR0913
     query = f"select {chosen} from {table} where {' and '.join(terms)}"  # noqa: S608
     found = pl.from_arrow(connection.sql(query, params=values).to_arrow_table())
     assert isinstance(found, pl.DataFrame)
-    types = {name: dtype for name, dtype in schema.create_empty().schema.items() if name in wanted}
+    types = schema.create_empty().select(wanted).schema
     return found.cast(types).sort([key for key in schema.primary_key() if key in wanted])

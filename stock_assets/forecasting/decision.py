@@ -1,0 +1,402 @@
+"""The decision of each day: train, or carry on with the model in force; and why.
+
+A pure function of the rows of earlier days, the drift shares, and features and bars up to the day
+before: a year replayed at once decides what a year of evenings decided. What the model is is in
+`model.py`, whether a challenger passes in `gate.py`, where it is kept in `registry.py`.
+"""
+
+from __future__ import annotations
+
+import bisect
+import datetime as dt
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from stock_assets.calendars import union_sessions
+from stock_assets.forecasting.baseline import BASELINE, baseline_forecasts, lookback_start
+from stock_assets.forecasting.gate import (
+    BASELINE_LOSS,
+    CHALLENGER,
+    IN_FORCE,
+    Verdict,
+    judge,
+    pinball_losses,
+)
+from stock_assets.forecasting.in_force import History, InForce
+from stock_assets.forecasting.labels import labels
+from stock_assets.forecasting.model import (
+    CODE_VERSION,
+    PARAMETERS,
+    VolatilityModel,
+    calibrate,
+    fit,
+    model_inputs,
+    trainable,
+)
+from stock_assets.forecasting.registry import Registered, Registry, TrainingRecord
+from stock_assets.forecasting.splitting import Split, split
+from stock_assets.lake.schemas import Models
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from stock_assets.settings import Settings
+
+    LoadTrainingData = Callable[[dt.date, dt.date], tuple[pl.DataFrame, pl.DataFrame]]
+    """(first day, last day) -> features and bars of all tickers the lake holds."""
+
+CHAMPION_ALIAS, CHALLENGER_ALIAS = "champion", "challenger"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One training that a slice asked for."""
+
+    day: dt.date
+    model_id: str
+    accepted: bool
+    reason: str
+    reused: bool
+    """Whether the registry had it already, so that nothing was fitted."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DecisionResult:
+    """Rows of `Models` for the cells asked, and the trainings behind them."""
+
+    rows: pl.DataFrame
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """What the registry's aliases should point at once the rows are in the lake."""
+        found = {}
+        if self.rows.height:
+            last = self.rows.sort("day", "ticker")["model"][-1]
+            if last != BASELINE:
+                found[CHAMPION_ALIAS] = str(last)
+        if self.attempts:
+            found[CHALLENGER_ALIAS] = self.attempts[-1].model_id
+        return found
+
+
+def decide(  # noqa: PLR0913
+    cells: pl.DataFrame,
+    known: pl.DataFrame,
+    drift_shares: Mapping[dt.date, float],
+    training_data: LoadTrainingData,
+    registry: Registry,
+    settings: Settings,
+    *,
+    forced: Collection[dt.date] = (),
+    lake_versions: Mapping[str, int] | None = None,
+) -> DecisionResult:
+    """Decide every (day, ticker) of `cells`, in the order of the days.
+
+    `known` are rows of `Models` from the lake: the latest before the slice of every ticker, and
+    those of other tickers within it; rows of `cells` themselves are ignored, so that a rerun does
+    not see its own past. `drift_shares` is the universe's share of drifted pairs by day.
+    `training_data` is called at most once, with the days a training of this slice may look at.
+    On days in `forced` training is tried whatever is due.
+
+    Nothing dated later than a day reaches its decision; a training looks at labels that ended
+    before the day, so that it is the same before and after another exchange's close that evening.
+    """
+    trainer = _Trainer(training_data, registry, settings, lake_versions or {}, _last_day(cells))
+    walk = _Walk(trainer, known.join(cells, on=["day", "ticker"], how="anti"), settings)
+    rows: list[dict[str, Any]] = []
+    days = cells.select("day", "ticker").unique().sort("day", "ticker")
+    for (day,), own in days.group_by("day", maintain_order=True):
+        assert isinstance(day, dt.date)
+        rows += walk.day(day, own["ticker"].to_list(), drift_shares.get(day), day in forced)
+    version = (lake_versions or {}).get("features")
+    schema = Models.create_empty().schema
+    frame = pl.DataFrame(rows, schema={k: v for k, v in schema.items() if k != "features_version"})
+    return DecisionResult(
+        frame.with_columns(pl.lit(version, pl.Int64).alias("features_version"))
+        .select(Models.column_names())
+        .sort("day", "ticker"),
+        tuple(trainer.attempts),
+    )
+
+
+def _last_day(cells: pl.DataFrame) -> dt.date:
+    last = cells["day"].max()
+    return last if isinstance(last, dt.date) else dt.date.min
+
+
+class _Walk:
+    """The state of the decision as the days go by."""
+
+    def __init__(self, trainer: _Trainer, known: pl.DataFrame, settings: Settings) -> None:
+        self.trainer = trainer
+        self.settings = settings
+        self.sessions = union_sessions(settings.exchanges)
+        self.history = History()
+        self.others = known.sort("day", "ticker").to_dicts()
+        self.place = 0
+
+    def day(
+        self, day: dt.date, tickers: Sequence[str], drift_share: float | None, forced: bool  # noqa: FBT001
+    ) -> list[dict[str, Any]]:
+        """The rows of one day."""
+        self._record_others(lambda row: row["day"] < day)
+        same_day = [row for row in self.others[self.place :] if row["day"] == day]
+        rows = self._copied(same_day, tickers)
+        if rows is None:
+            states = {ticker: self.history.state(ticker) for ticker in tickers}
+            decided = {
+                state: self._decision(day, state, drift_share, forced=forced)
+                for state in dict.fromkeys(states.values())
+            }
+            rows = {ticker: decided[state] for ticker, state in states.items()}
+        complete = [
+            {**row, "day": day, "ticker": ticker, "drift_share": drift_share}
+            for ticker, row in rows.items()
+        ]
+        for row in complete:
+            self.history.record(row["ticker"], InForce.of_row(row))
+        return complete
+
+    def _record_others(self, earlier: Callable[[dict[str, Any]], bool]) -> None:
+        while self.place < len(self.others) and earlier(self.others[self.place]):
+            row = self.others[self.place]
+            self.history.record(row["ticker"], InForce.of_row(row))
+            self.place += 1
+
+    def _copied(
+        self, same_day: list[dict[str, Any]], tickers: Sequence[str]
+    ) -> dict[str, dict[str, Any]] | None:
+        """The outcome of a training that another run tried on this day, if it covers `tickers`."""
+        for row in same_day:
+            if row["challenger"] is None:
+                continue
+            found = self.trainer.registry.find(row["challenger"])
+            if found is not None and set(tickers) <= set(found.record.tickers):
+                return dict.fromkeys(tickers, row)
+        return None
+
+    def _decision(
+        self, day: dt.date, state: InForce, drift_share: float | None, *, forced: bool
+    ) -> dict[str, Any]:
+        """A row without its cell: what is in force after `day` for all whose state is `state`."""
+        why = "forced" if forced else self._trigger(day, state, drift_share)
+        if why is None:
+            return self._kept(state, self._waiting(day, state))
+        attempt = self.trainer.attempt(day, state)
+        if isinstance(attempt, str):
+            return self._kept(state, f"{why}, but {attempt}")
+        record = attempt.record
+        after = InForce(state.model, state.model_version, state.trained_day, day)
+        if record.verdict.accepted:
+            after = InForce(record.model_id, attempt.version, day, day)
+        return _row(
+            after,
+            decision="trained" if record.verdict.accepted else "rejected",
+            reason=f"{why}: {record.verdict.reason}",
+            challenger=record.model_id,
+            verdict=record.verdict,
+        )
+
+    def _trigger(self, day: dt.date, state: InForce, drift_share: float | None) -> str | None:
+        """Why a training is due on `day`; None when it is not."""
+        forecast, waited = self.settings.forecast, self._waited(day, state)
+        if waited is None:
+            return "no model in force"
+        if state.model == BASELINE and waited > forecast.cooldown:
+            return f"no model in force, {waited} sessions since the last attempt"
+        if waited >= forecast.cadence:
+            return f"cadence, {waited} sessions since the last attempt"
+        threshold = self.settings.drift.universe_share
+        if drift_share is not None and drift_share >= threshold and waited > forecast.cooldown:
+            return f"drift of {100 * drift_share:.0f} % of the universe"
+        return None
+
+    def _waited(self, day: dt.date, state: InForce) -> int | None:
+        """Sessions of any exchange of the universe since the last attempt."""
+        if state.attempted_day is None:
+            return None
+        return bisect.bisect_left(self.sessions, day) - bisect.bisect_left(
+            self.sessions, state.attempted_day
+        )
+
+    def _waiting(self, day: dt.date, state: InForce) -> str:
+        forecast, waited = self.settings.forecast, self._waited(day, state)
+        assert waited is not None
+        due = forecast.cadence
+        if state.model == BASELINE:
+            left = min(due, forecast.cooldown + 1) - waited
+            return f"no model has passed the gate; next attempt in {left} sessions"
+        return f"in force since {state.trained_day}; next training in {due - waited} sessions"
+
+    @staticmethod
+    def _kept(state: InForce, reason: str) -> dict[str, Any]:
+        return _row(state, decision=BASELINE if state.model == BASELINE else "carried", reason=reason)
+
+
+def _row(
+    state: InForce,
+    *,
+    decision: str,
+    reason: str,
+    challenger: str | None = None,
+    verdict: Verdict | None = None,
+) -> dict[str, Any]:
+    return {
+        "model": state.model,
+        "model_version": state.model_version,
+        "trained_day": state.trained_day,
+        "attempted_day": state.attempted_day,
+        "decision": decision,
+        "reason": reason,
+        "challenger": challenger,
+        "challenger_loss": verdict.challenger_loss if verdict else None,
+        "in_force_loss": verdict.in_force_loss if verdict else None,
+        "baseline_loss": verdict.baseline_loss if verdict else None,
+        "validation_days": verdict.validation_days if verdict else None,
+    }
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What was loaded for a slice: features, labels, and the rows that have both."""
+
+    features: pl.DataFrame
+    labelled: pl.DataFrame
+    rows: pl.DataFrame
+
+
+class _Trainer:
+    """Makes challengers, or finds them in the registry; loads data at most once."""
+
+    def __init__(
+        self,
+        training_data: LoadTrainingData,
+        registry: Registry,
+        settings: Settings,
+        lake_versions: Mapping[str, int],
+        last_day: dt.date,
+    ) -> None:
+        self.training_data = training_data
+        self.registry = registry
+        self.settings = settings
+        self.lake_versions = lake_versions
+        self.last_day = last_day
+        self.sessions = union_sessions(settings.exchanges)
+        self.attempts: list[Attempt] = []
+        self._loaded: _Data | None = None
+
+    def attempt(self, day: dt.date, state: InForce) -> Registered | str:
+        """The challenger of `day` to what is in force, judged; or why none can be trained."""
+        data = self._known_before(day)
+        window = self._window_start(day)
+        rows = data.rows.filter(pl.col("day") >= window)
+        least = self.settings.forecast.min_training_rows
+        if rows.height < least:
+            return f"only {rows.height:,} of {least:,} labelled rows to train on"
+        yesterday = day - dt.timedelta(1)
+        sets = split(rows, yesterday)
+        if sets is None or any(rows.filter(part).is_empty() for part in sets.parts()):
+            return "the labelled days are too few to divide"
+        began = time.perf_counter()
+        model_id = f"catboost-{day}-{_fingerprint(data, state.model)}"
+        found = self.registry.find(model_id)
+        reused = found is not None
+        if found is None:
+            found = self._train(model_id, day, rows, sets, data, state)
+        verdict = found.record.verdict
+        seconds = time.perf_counter() - began
+        self.attempts.append(
+            Attempt(day, model_id, verdict.accepted, verdict.reason, reused, seconds)
+        )
+        return found
+
+    def _train(  # noqa: PLR0913
+        self,
+        model_id: str,
+        day: dt.date,
+        rows: pl.DataFrame,
+        sets: Split,
+        data: _Data,
+        state: InForce,
+    ) -> Registered:
+        began = time.perf_counter()
+        booster = fit(rows.filter(sets.training()))
+        model = VolatilityModel(booster, calibrate(booster, rows.filter(sets.calibration())))
+        later = rows.filter(sets.validation())
+        forecasts = {
+            CHALLENGER: model.forecast(later),
+            BASELINE_LOSS: baseline_forecasts(later, data.features, data.labelled),
+        }
+        if state.model != BASELINE:
+            forecasts[IN_FORCE] = self.registry.load(state.model).forecast(later)
+        verdict = judge(pinball_losses(forecasts, later))
+        if verdict.accepted:
+            # What is served may learn its scale from all that training has not seen.
+            model = VolatilityModel(booster, calibrate(booster, rows.filter(sets.after_training())))
+        record = TrainingRecord(
+            model_id=model_id,
+            day=day,
+            tickers=tuple(rows["ticker"].unique().sort()),
+            rows=rows.height,
+            verdict=verdict,
+            sets={
+                "calibration_first": sets.calibration_first.isoformat(),
+                "validation_first": sets.validation_first.isoformat(),
+            },
+        )
+        seconds = {"training_seconds": time.perf_counter() - began}
+        return self.registry.register(
+            model, record, metrics=seconds, lake_versions=self.lake_versions
+        )
+
+    def _window_start(self, day: dt.date) -> dt.date:
+        first = bisect.bisect_left(self.sessions, day) - self.settings.forecast.window
+        return self.sessions[max(0, first)]
+
+    def _data_start(self, day: dt.date) -> dt.date:
+        """First day of data a training looks at: the baseline of its first day looks back too."""
+        return lookback_start(self.settings.exchanges, self._window_start(day))
+
+    def _known_before(self, day: dt.date) -> _Data:
+        """The data that a training on `day` may see, loaded with what later days will need."""
+        if self._loaded is None:
+            features, bars = self.training_data(self._data_start(day), self.last_day)
+            labelled = labels(bars)
+            self._loaded = _Data(features, labelled, trainable(features, labelled))
+        ended = (pl.col("label_end") < day) & (pl.col("day") >= self._data_start(day))
+        seen = (pl.col("day") < day) & (pl.col("day") >= self._data_start(day))
+        return _Data(
+            self._loaded.features.filter(seen),
+            self._loaded.labelled.filter(ended),
+            self._loaded.rows.filter(ended),
+        )
+
+
+def _fingerprint(data: _Data, in_force: str) -> str:
+    """Eight hex digits of all that a training depends on, in canonical order."""
+    digest = hashlib.sha256()
+    about = {"parameters": PARAMETERS, "code": CODE_VERSION, "in_force": in_force}
+    digest.update(json.dumps(about, sort_keys=True).encode())
+    features = data.features.sort("day", "ticker")
+    levels = features.select("day", "ticker", "exchange", "vol_ewma", "market_vol_ewma")
+    for frame in (levels, model_inputs(features), data.labelled.sort("day", "ticker")):
+        for column in frame:
+            digest.update(column.name.encode())
+            digest.update(_bytes(column))
+    return digest.hexdigest()[:8]
+
+
+def _bytes(column: pl.Series) -> bytes:
+    if column.dtype == pl.String:
+        return "\n".join(column.to_list()).encode()
+    if column.dtype == pl.Date:
+        column = column.to_physical()
+    return np.ascontiguousarray(column.to_numpy()).tobytes()
