@@ -15,7 +15,6 @@ from stock_assets.assets.transform import build_transform, dbt_resource
 from stock_assets.automation.conditions import build_automation_sensor
 from stock_assets.automation.inbox import build_inbox_sensor
 from stock_assets.automation.jobs import build_jobs
-from stock_assets.automation.retraining import build_training_due_sensor
 from stock_assets.automation.schedules import build_schedules
 from stock_assets.instance.event_log import enable_event_batching
 from stock_assets.partitions import Grid
@@ -42,7 +41,6 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         schedules=build_schedules(settings, grid, jobs),
         sensors=[
             build_automation_sensor(),
-            build_training_due_sensor(settings, grid, jobs),
             build_inbox_sensor(settings, grid, jobs),
         ],
         resources={"lake": LakeResource(database=":memory:", root=str(settings.lake_dir)),
@@ -50,6 +48,10 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         # Ten small steps take a minute in processes of their own, seconds in the run's.
         executor=dg.in_process_executor,
     )
+
+
+STEPS = 6
+"""Steps that compute; checks are counted with the asset that they check."""
 
 
 def asset_names() -> tuple[str, ...]:

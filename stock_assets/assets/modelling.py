@@ -1,0 +1,202 @@
+"""`model`, `forecasts` and `scores`: decide, forecast, and say afterwards what it was worth.
+
+What is decided, forecast and scored is computed in `forecasting/`; here slices of the lake go in
+and come out.
+"""
+
+import base64
+import datetime as dt
+
+import dagster as dg
+import duckdb
+import polars as pl
+
+from stock_assets.assets.common import BACKFILL, report, slice_of, spec
+from stock_assets.assets.lake_resource import LakeResource
+from stock_assets.automation.conditions import FOLLOW_THE_MODEL, RETRAIN_WHEN_DRIFT_FAILS
+from stock_assets.calendars import get_calendar
+from stock_assets.drift.verdict import universe_verdict
+from stock_assets.forecasting.baseline import BASELINE, lookback_start
+from stock_assets.forecasting.decision import decide
+from stock_assets.forecasting.fan import fan_picture
+from stock_assets.forecasting.forecasts import LakeVersions, make_forecasts
+from stock_assets.forecasting.registry import Registry
+from stock_assets.forecasting.scoring import score, summarise
+from stock_assets.lake.views import latest_before, rows
+from stock_assets.partitions import Grid
+from stock_assets.settings import Settings
+from stock_assets.slices import Slice
+
+FORCE_TAG = "stock_assets/force_training"
+"""A run with this tag tries a training on its last day, whatever is due."""
+
+_FAN_DAYS = dt.timedelta(days=120)
+
+
+def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
+    """The asset that decides, day by day, which model is in force."""
+
+    @dg.multi_asset(
+        name="model",
+        specs=[
+            spec(
+                "model",
+                grid,
+                deps=("features", "drift"),
+                automation_condition=RETRAIN_WHEN_DRIFT_FAILS,
+            )
+        ],
+        backfill_policy=BACKFILL,
+    )
+    def model(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        area = slice_of(context, grid)
+        days = grid.days_of(area)
+        registry = Registry(settings.mlflow_dir)
+        with lake.get_connection() as connection:
+
+            def training_data(first: dt.date, last: dt.date) -> tuple[pl.DataFrame, pl.DataFrame]:
+                return rows(connection, "features", first, last), rows(
+                    connection, "bars", first, last
+                )
+
+            verdicts = universe_verdict(rows(connection, "drift", days[0], days[-1]), settings)
+            result = decide(
+                _cells(settings, grid, area),
+                _known_models(connection, days),
+                {verdict.day: verdict.share for verdict in verdicts},
+                training_data,
+                registry,
+                settings,
+                forced=[days[-1]] if FORCE_TAG in context.run_tags else [],
+                lake_versions=_versions(lake, "bars", "features"),
+            )
+        written = lake.write(context, "models", result.rows, area)
+        for alias, name in result.aliases.items():
+            registry.set_alias(alias, name)
+        for attempt in result.attempts:
+            context.log.info(f"{attempt.day} {attempt.model_id}: {attempt.reason}")
+        last = result.rows.filter(pl.col("day") == pl.col("day").max())
+        summary = {
+            "rows": written.rows,
+            "version": written.version,
+            "trainings": len(result.attempts),
+            "accepted": sum(attempt.accepted for attempt in result.attempts),
+            "in force": ", ".join(last["model"].unique().sort()) or BASELINE,
+            "reason": last["reason"][0] if last.height else "",
+        }
+        report(context, "model", result.rows, area, grid, summary)
+        return dg.MaterializeResult("model")
+
+    return model
+
+
+def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
+    """The asset of forecasts: by the model in force, else by the baseline."""
+
+    @dg.multi_asset(
+        name="forecasts",
+        specs=[
+            spec(
+                "forecasts",
+                grid,
+                deps=("bars", "features", "model"),
+                automation_condition=FOLLOW_THE_MODEL,
+            )
+        ],
+        backfill_policy=BACKFILL,
+    )
+    def forecasts(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        area = slice_of(context, grid)
+        days = grid.days_of(area)
+        versions = _versions(lake, "bars", "features", "models")
+        first = lookback_start(settings.exchanges, days[0])
+        with lake.get_connection() as connection:
+            bars = rows(connection, "bars", first, days[-1])
+            made = make_forecasts(
+                _cells(settings, grid, area),
+                bars,
+                rows(connection, "features", first, days[-1]),
+                _known_models(connection, days),
+                Registry(settings.mlflow_dir).load,
+                settings.forecast.horizons,
+                LakeVersions(
+                    versions.get("bars", 0), versions.get("features", 0), versions.get("models")
+                ),
+            )
+        written = lake.write(context, "forecasts", made, area)
+        by_baseline = made.filter(pl.col("model") == BASELINE).height
+        summary = {
+            "rows": written.rows,
+            "version": written.version,
+            "by the baseline": by_baseline,
+            "models": ", ".join(made["model"].unique().sort()),
+            **_fan(bars, made),
+        }
+        report(context, "forecasts", made, area, grid, summary)
+        return dg.MaterializeResult("forecasts")
+
+    return forecasts
+
+
+def build_scores(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
+    """The asset of scores: what forecasts were worth whose target day is in the slice."""
+
+    @dg.multi_asset(
+        name="scores",
+        specs=[spec("scores", grid, deps=("bars", "forecasts"))],
+        backfill_policy=BACKFILL,
+    )
+    def scores(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        area = slice_of(context, grid)
+        days = grid.days_of(area)
+        longest = max(settings.forecast.horizons)
+        first = min(get_calendar(name).back(days[0], longest) for name in settings.exchanges)
+        with lake.get_connection() as connection:
+            due = rows(connection, "forecasts", first, days[-1], tickers=area.tickers).filter(
+                pl.col("target_day").is_between(days[0], days[-1])
+            )
+            made = score(due, rows(connection, "bars", first, days[-1], tickers=area.tickers))
+        written = lake.write(context, "scores", made, area)
+        summary: dict[str, object] = {"rows": written.rows, "version": written.version}
+        if made.height:
+            summary["verdict"] = summarise(made).sentence
+        report(context, "scores", made, area, grid, summary)
+        return dg.MaterializeResult("scores")
+
+    return scores
+
+
+def _cells(settings: Settings, grid: Grid, area: Slice) -> pl.DataFrame:
+    """day, ticker of the slice's partition days that are sessions of the ticker's exchange."""
+    cells = [
+        (day, ticker)
+        for ticker in area.tickers
+        for day in grid.days_of(area)
+        if get_calendar(settings.instrument(ticker).exchange).is_session(day)
+    ]
+    return pl.DataFrame(cells, schema={"day": pl.Date, "ticker": pl.String}, orient="row")
+
+
+def _known_models(
+    connection: duckdb.DuckDBPyConnection, days: tuple[dt.date, ...]
+) -> pl.DataFrame:
+    """Each ticker's latest decision before the days, and all decisions within them."""
+    within = rows(connection, "models", days[0], days[-1])
+    return pl.concat([latest_before(connection, "models", days[0]), within])
+
+
+def _versions(lake: LakeResource, *tables: str) -> dict[str, int]:
+    found = {table: lake.lake.version(table) for table in tables}
+    return {table: version for table, version in found.items() if version is not None}
+
+
+def _fan(bars: pl.DataFrame, forecasts: pl.DataFrame) -> dict[str, dg.MetadataValue]:
+    """The picture of the last prices and the forecast fan of the slice's first tickers."""
+    if forecasts.is_empty():
+        return {}
+    last = forecasts["day"].max()
+    newest = forecasts.filter(pl.col("day") == last)
+    tail = bars.filter((pl.col("day") <= last) & (pl.col("day") >= last - _FAN_DAYS))
+    picture = fan_picture(tail, newest, newest["ticker"].unique(maintain_order=True).to_list())
+    encoded = base64.b64encode(picture).decode()
+    return {"fan": dg.MetadataValue.md(f"![forecast fan](data:image/png;base64,{encoded})")}

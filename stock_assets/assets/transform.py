@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
 
-from stock_assets.assets.common import BACKFILL, report, slice_of, spec
+from stock_assets.assets.common import BACKFILL, GROUPS, report, slice_of, spec
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.lake.dbt_project import (
     BUILD_ARGUMENTS,
@@ -42,6 +42,8 @@ class GraphTranslator(DagsterDbtTranslator):
         if not unique_id.startswith("model."):
             prefix = [_RUN] if unique_id.startswith(f"source.stock_assets.{_RUN}.") else []
             return found.replace_attributes(key=dg.AssetKey([*prefix, name]))
+        if name not in GROUPS:
+            return found
         described = spec(name, self._grid)
         return found.replace_attributes(
             key=described.key,
@@ -53,6 +55,20 @@ class GraphTranslator(DagsterDbtTranslator):
             partitions_def=described.partitions_def,
             freshness_policy=described.freshness_policy,
         ).merge_attributes(metadata=described.metadata)
+
+    def get_asset_check_spec(
+        self,
+        asset_spec: dg.AssetSpec,
+        manifest: Mapping[str, Any],
+        unique_id: str,
+        project: DbtProject | None,
+    ) -> dg.AssetCheckSpec | None:
+        """The check of one dbt test; of its inputs, only those that are assets count."""
+        found = super().get_asset_check_spec(asset_spec, manifest, unique_id, project)
+        if found is None:
+            return None
+        deps = [dep for dep in found.additional_deps if dep.asset_key.path[-1] in GROUPS]
+        return found._replace(additional_deps=deps)
 
 
 def build_transform(settings: Settings, grid: Grid) -> dg.AssetsDefinition:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import (
+    UnresolvedAssetJobDefinition,
+)
 
 from stock_assets.partitions import Grid
 
@@ -16,11 +19,11 @@ RETRAIN_ASSETS = ("model", "forecasts")
 class Jobs:
     """One job for the day's slice, one for a training, one for everything."""
 
-    daily: dg.UnresolvedAssetJobDefinition
-    retrain: dg.UnresolvedAssetJobDefinition
-    everything: dg.UnresolvedAssetJobDefinition
+    daily: UnresolvedAssetJobDefinition
+    retrain: UnresolvedAssetJobDefinition
+    everything: UnresolvedAssetJobDefinition
 
-    def all(self) -> list[dg.UnresolvedAssetJobDefinition]:
+    def all(self) -> list[UnresolvedAssetJobDefinition]:
         return [self.daily, self.retrain, self.everything]
 
 

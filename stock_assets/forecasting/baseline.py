@@ -56,7 +56,9 @@ def baseline_forecasts(
         .join(known, on=["day", "ticker"], how="left")
         .with_columns(guarded_volatility())
         .join(scaled, on=["exchange", "day"])
-        .with_columns((pl.col("volatility") * pl.col("horizon").cast(pl.Float64).sqrt()).alias("sigma"))
+        .with_columns(
+            (pl.col("volatility") * pl.col("horizon").cast(pl.Float64).sqrt()).alias("sigma")
+        )
         .select(
             "day",
             "ticker",
@@ -75,8 +77,11 @@ def _scaled_quantiles(
     measured = features.select("day", "ticker", "vol_ewma").filter(is_measured())
     residuals = labelled.join(measured, on=["day", "ticker"]).sort("day")
     rows: list[tuple[object, ...]] = []
-    for key, days in cells.select("exchange", "day").unique().sort("exchange", "day").group_by(
-        "exchange", maintain_order=True
+    for key, days in (
+        cells.select("exchange", "day")
+        .unique()
+        .sort("exchange", "day")
+        .group_by("exchange", maintain_order=True)
     ):
         exchange = str(key[0])
         own = residuals.filter(pl.col("exchange") == exchange)
@@ -98,7 +103,9 @@ def _pools(
 ) -> list[NDArray[np.float64]]:
     """For each day: residuals of the last 500 sessions whose labels are known at its close."""
     calendar = get_calendar(exchange)
-    there = residuals.filter(pl.col(f"y{horizon}").is_not_null() & pl.col("label_end").is_not_null())
+    there = residuals.filter(
+        pl.col(f"y{horizon}").is_not_null() & pl.col("label_end").is_not_null()
+    )
     made = there["day"].to_numpy().astype("datetime64[D]")
     ended = there["label_end"].to_numpy().astype("datetime64[D]")
     values = there[f"y{horizon}"].to_numpy() / (there["vol_ewma"].to_numpy() * np.sqrt(horizon))

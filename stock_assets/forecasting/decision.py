@@ -87,7 +87,7 @@ class DecisionResult:
         return found
 
 
-def decide(  # noqa: PLR0913
+def decide(  # noqa: PLR0913, PLR0917
     cells: pl.DataFrame,
     known: pl.DataFrame,
     drift_shares: Mapping[dt.date, float],
@@ -144,7 +144,11 @@ class _Walk:
         self.place = 0
 
     def day(
-        self, day: dt.date, tickers: Sequence[str], drift_share: float | None, forced: bool  # noqa: FBT001
+        self,
+        day: dt.date,
+        tickers: Sequence[str],
+        drift_share: float | None,
+        forced: bool,  # noqa: FBT001
     ) -> list[dict[str, Any]]:
         """The rows of one day."""
         self._record_others(lambda row: row["day"] < day)
@@ -238,7 +242,9 @@ class _Walk:
 
     @staticmethod
     def _kept(state: InForce, reason: str) -> dict[str, Any]:
-        return _row(state, decision=BASELINE if state.model == BASELINE else "carried", reason=reason)
+        return _row(
+            state, decision=BASELINE if state.model == BASELINE else "carried", reason=reason
+        )
 
 
 def _row(
@@ -310,7 +316,7 @@ class _Trainer:
         found = self.registry.find(model_id)
         reused = found is not None
         if found is None:
-            found = self._train(model_id, day, rows, sets, data, state)
+            found = self._train(model_id, day, rows, sets, data=data, state=state)
         verdict = found.record.verdict
         seconds = time.perf_counter() - began
         self.attempts.append(
@@ -324,6 +330,7 @@ class _Trainer:
         day: dt.date,
         rows: pl.DataFrame,
         sets: Split,
+        *,
         data: _Data,
         state: InForce,
     ) -> Registered:

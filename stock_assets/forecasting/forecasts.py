@@ -35,7 +35,7 @@ class LakeVersions:
     models: int | None
 
 
-def make_forecasts(  # noqa: PLR0913
+def make_forecasts(  # noqa: PLR0913, PLR0917
     cells: pl.DataFrame,
     bars: pl.DataFrame,
     features: pl.DataFrame,
@@ -58,9 +58,7 @@ def make_forecasts(  # noqa: PLR0913
     served = _served(there, features, models)
     by_model = _by_model(served, features, load_model, horizons)
     own = [*_KEY, "sigma", *_RETURNS]
-    chosen = pl.concat(
-        [by_model.select(own), base.join(by_model, on=_KEY, how="anti").select(own)]
-    )
+    chosen = pl.concat([by_model.select(own), base.join(by_model, on=_KEY, how="anti").select(own)])
     beside = base.rename({name: f"baseline_{name}" for name in ["sigma", *_RETURNS]})
     return (
         chosen.join(beside, on=_KEY)
@@ -128,6 +126,8 @@ def _targets(there: pl.DataFrame) -> pl.DataFrame:
         value_name="target_day",
     )
     ahead = ahead.with_columns(pl.col("horizon").str.strip_prefix("target").cast(pl.Int32))
-    return there.select("day", "ticker", "exchange").join(ahead, on=["exchange", "day"]).drop(
-        "exchange"
+    return (
+        there.select("day", "ticker", "exchange")
+        .join(ahead, on=["exchange", "day"])
+        .drop("exchange")
     )

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from stock_assets.forecasting.labels import returns_ahead
 from stock_assets.forecasting.scoring import Comparison, compare, pinball
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import polars as pl
 
 CHALLENGER, IN_FORCE, BASELINE_LOSS = "challenger", "in_force", "baseline"
 

@@ -42,6 +42,7 @@ class History:
         self._best: InForce | None = None
 
     def record(self, ticker: str, state: InForce) -> None:
+        """Add the next row; rows come in the order of their days."""
         self._latest[ticker] = state
         self._best = None
 

@@ -6,6 +6,7 @@ The only place that looks ahead. Who trains on its rows keeps those whose `label
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,8 +44,7 @@ def labels(bars: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFra
         dated = dated.join(ahead, on=["ticker", f"target{step}"], how="left")
     chain = ["close", *(f"close{step}" for step in steps)]
     squares = [
-        (pl.col(after) / pl.col(before)).log() ** 2
-        for before, after in zip(chain[:-1], chain[1:], strict=True)
+        (pl.col(after) / pl.col(before)).log() ** 2 for before, after in itertools.pairwise(chain)
     ]
     # Added one by one: the order of the terms, and so the last bit, is the same everywhere.
     variance = squares[0]
@@ -61,14 +61,14 @@ def labels(bars: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFra
 
 
 def returns_ahead(labelled: pl.DataFrame) -> pl.DataFrame:
-    """The returns of `labels` one below the other: day, ticker, horizon, actual_return, no nulls."""
+    """The returns of `labels`, long: day, ticker, horizon, actual_return; no nulls."""
     columns = [f"y{horizon}" for horizon in HORIZONS]
     long = labelled.unpivot(
         columns, index=["day", "ticker"], variable_name="horizon", value_name="actual_return"
     )
-    return long.with_columns(
-        pl.col("horizon").str.strip_prefix("y").cast(pl.Int32)
-    ).drop_nulls("actual_return")
+    return long.with_columns(pl.col("horizon").str.strip_prefix("y").cast(pl.Int32)).drop_nulls(
+        "actual_return"
+    )
 
 
 def target_days(cells: pl.DataFrame) -> pl.DataFrame:
@@ -77,8 +77,11 @@ def target_days(cells: pl.DataFrame) -> pl.DataFrame:
     Null beyond the end of the calendar. A day that is no session looks ahead from where it stands.
     """
     found = []
-    for exchange, days in cells.select("exchange", "day").unique().sort("exchange", "day").group_by(
-        "exchange", maintain_order=True
+    for exchange, days in (
+        cells.select("exchange", "day")
+        .unique()
+        .sort("exchange", "day")
+        .group_by("exchange", maintain_order=True)
     ):
         sessions = np.array(get_calendar(str(exchange[0])).sessions, dtype="datetime64[D]")
         asked = days["day"].to_numpy().astype("datetime64[D]")
@@ -91,8 +94,11 @@ def target_days(cells: pl.DataFrame) -> pl.DataFrame:
         found.append(days.with_columns(pl.Series(k, v, pl.Date) for k, v in targets.items()))
     if not found:
         empty = {f"target{step}": pl.Date for step in range(1, LABEL_SESSIONS + 1)}
-        return cells.select("exchange", "day").clear().cast({"day": pl.Date}).with_columns(
-            pl.lit(None, dtype).alias(name) for name, dtype in empty.items()
+        return (
+            cells.select("exchange", "day")
+            .clear()
+            .cast({"day": pl.Date})
+            .with_columns(pl.lit(None, dtype).alias(name) for name, dtype in empty.items())
         )
     return pl.concat(found)
 

@@ -110,9 +110,7 @@ def model_inputs(features: pl.DataFrame) -> pl.DataFrame:
 
     def standardised(name: str, sessions: int, level: pl.Expr) -> pl.Expr:
         scaled = pl.col(name) / (level * math.sqrt(sessions))
-        return (
-            pl.when(level > 0).then(scaled.clip(-MAX_STANDARDISED, MAX_STANDARDISED)).alias(name)
-        )
+        return pl.when(level > 0).then(scaled.clip(-MAX_STANDARDISED, MAX_STANDARDISED)).alias(name)
 
     return features.select(
         *(log_ratio(pl.col(name), own).alias(name) for name in _LEVELS),
@@ -138,11 +136,12 @@ class Calibration:
     horizons: dict[int, HorizonCalibration]
 
     def to_json(self) -> str:
+        """Text from which `from_json` gives the same numbers, to the last bit."""
         return json.dumps({str(h): asdict(item) for h, item in self.horizons.items()})
 
     @classmethod
     def from_json(cls, text: str) -> Calibration:
-        """The inverse of `to_json`, to the last bit."""
+        """The inverse of `to_json`."""
         content = json.loads(text)
         return cls(
             {
@@ -159,9 +158,7 @@ class VolatilityModel:
     booster: CatBoostRegressor
     calibration: Calibration
 
-    def forecast(
-        self, features: pl.DataFrame, horizons: Sequence[int] = HORIZONS
-    ) -> pl.DataFrame:
+    def forecast(self, features: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFrame:
         """The distribution of the log return for each row of `features` and each horizon.
 
         Gives day, ticker, horizon, sigma and return_q05 ... return_q95, sorted; the median is 0.
@@ -205,7 +202,7 @@ def fit(rows: pl.DataFrame) -> CatBoostRegressor:
 
     The same rows give the same trees, to the last bit.
     """
-    from catboost import CatBoostRegressor  # noqa: PLC0415
+    from catboost import CatBoostRegressor
 
     booster = CatBoostRegressor(**PARAMETERS, allow_writing_files=False, verbose=False)
     inputs = model_inputs(rows)
@@ -240,9 +237,7 @@ def _target(rows: pl.DataFrame) -> NDArray[np.float64]:
     return rows.select(ratio.clip(-MAX_LOG_RATIO, MAX_LOG_RATIO)).to_series().to_numpy()
 
 
-def _one_session_sigma(
-    booster: CatBoostRegressor, features: pl.DataFrame
-) -> NDArray[np.float64]:
+def _one_session_sigma(booster: CatBoostRegressor, features: pl.DataFrame) -> NDArray[np.float64]:
     """vol_ewma * sqrt(exp(prediction)): sigma of one session, before calibration."""
     if features.is_empty():
         return np.empty(0)

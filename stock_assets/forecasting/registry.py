@@ -13,7 +13,6 @@ import json
 import logging
 import os
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_assets.errors import ModelError
@@ -22,6 +21,7 @@ from stock_assets.forecasting.model import PARAMETERS, Calibration, VolatilityMo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from mlflow import MlflowClient
 
@@ -61,11 +61,12 @@ class TrainingRecord:
     """First days of the calibration and validation sets."""
 
     def to_json(self) -> str:
+        """Text from which `from_json` gives the same record, to the last bit."""
         return json.dumps(asdict(self) | {"day": self.day.isoformat()}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> TrainingRecord:
-        """The inverse of `to_json`, to the last bit."""
+        """The inverse of `to_json`."""
         content = json.loads(text)
         content["day"] = dt.date.fromisoformat(content["day"])
         content["tickers"] = tuple(content["tickers"])
@@ -127,15 +128,15 @@ class Registry:
         The version and its name are one transaction and come last: a registration that was killed
         leaves at most files that nothing refers to. One registration at a time per folder.
         """
-        client = self._client()
+        _client(self.folder)  # makes the folder, and takes the lock to do so
         with _lock(self.folder):
             if (found := self.find(record.model_id)) is not None:
                 return found
+            from mlflow.exceptions import MlflowException
+
             try:
-                version = _register(
-                    self.folder, client, model, record, metrics or {}, lake_versions or {}
-                )
-            except OSError as error:
+                version = _register(self.folder, model, record, metrics or {}, lake_versions or {})
+            except (OSError, MlflowException) as error:
                 message = (
                     f"model {record.model_id} cannot be registered in {self.folder}: {error}; "
                     "free space or mend the folder's rights and run the `model` asset again"
@@ -149,7 +150,7 @@ class Registry:
         A backfill of the past so leaves the latest model its title. Returns whether it points
         there now. Raises `ModelError` for an unknown model.
         """
-        client = self._client()
+        client = _client(self.folder)
         with _lock(self.folder):
             found = self.find(model_id)
             if found is None:
@@ -167,7 +168,7 @@ class Registry:
         """Name of the model that `alias` points at."""
         if not (self.folder / "mlflow.db").exists():
             return None
-        client = self._client()
+        client = _client(self.folder)
         version = client.get_registered_model(MODEL_NAME).aliases.get(alias)
         if version is None:
             return None
@@ -178,14 +179,11 @@ class Registry:
         if not (self.folder / "mlflow.db").exists():
             return None
         query = f"name = '{MODEL_NAME}' and tags.`{_ID_TAG}` = '{model_id}'"
-        versions = self._client().search_model_versions(query)
+        versions = _client(self.folder).search_model_versions(query)
         if not versions:
             return None
         first = min(versions, key=lambda item: int(item.version))
-        return int(first.version), _files(self.folder, first.run_id)
-
-    def _client(self) -> MlflowClient:
-        return _client(self.folder)
+        return int(first.version), _files(self.folder, str(first.run_id))
 
 
 def _lock(folder: Path) -> Any:
@@ -201,8 +199,8 @@ def _client(folder: Path) -> MlflowClient:
         os.environ.setdefault(name, value)
     for name, level in _CHATTY_LOGGERS.items():
         logging.getLogger(name).setLevel(level)
-    from mlflow import MlflowClient  # noqa: PLC0415
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     try:
         (folder / "artifacts").mkdir(parents=True, exist_ok=True)
@@ -226,17 +224,18 @@ def _client(folder: Path) -> MlflowClient:
 
 def _register(
     folder: Path,
-    client: MlflowClient,
     model: VolatilityModel,
     record: TrainingRecord,
     metrics: Mapping[str, float],
     lake_versions: Mapping[str, int],
 ) -> int:
-    import catboost  # noqa: PLC0415
-    import mlflow.catboost  # noqa: PLC0415
-    from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415
+    import catboost
+    import mlflow.catboost
+    from mlflow.entities import Metric, Param, RunTag
 
+    client = _client(folder)
     experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None  # made with the client
     run = client.create_run(experiment.experiment_id, run_name=record.model_id)
     verdict = record.verdict
     losses = {
@@ -280,13 +279,13 @@ def _register(
 
 
 def _files(folder: Path, run_id: str) -> Path:
-    """Where a run's model lies: worked out, since a stored absolute path does not survive a move."""
+    """Where a run's model lies: worked out, as a stored absolute path would not survive a move."""
     return folder / "artifacts" / run_id / "artifacts" / "model"
 
 
 @functools.lru_cache(maxsize=64)
 def _load(files: Path, model_id: str) -> VolatilityModel:
-    from catboost import CatBoostError, CatBoostRegressor  # noqa: PLC0415
+    from catboost import CatBoostError, CatBoostRegressor
 
     calibration = Calibration.from_json(_read(files / _CALIBRATION_FILE, model_id))
     booster = CatBoostRegressor()

@@ -83,7 +83,9 @@ def score(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
         _inside("baseline_return_", "q05", "q95").alias("baseline_in_90"),
         qlike("sigma").alias("qlike"),
         qlike("baseline_sigma").alias("baseline_qlike"),
-        ((pl.col("price_q50") - pl.col("actual_price")) / pl.col("last_price")).alias("price_error"),
+        ((pl.col("price_q50") - pl.col("actual_price")) / pl.col("last_price")).alias(
+            "price_error"
+        ),
         ((pl.col("last_price") - pl.col("actual_price")) / pl.col("last_price")).alias(
             "random_walk_error"
         ),
@@ -107,8 +109,9 @@ def _with_actuals(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
         pl.col("close").alias("target_close"),
         pl.col("number").alias("target_number"),
         *(
-            _sum([pl.col("square").shift(age).over("ticker") for age in reversed(range(horizon))])
-            .alias(f"variance{horizon}")
+            _sum(
+                [pl.col("square").shift(age).over("ticker") for age in reversed(range(horizon))]
+            ).alias(f"variance{horizon}")
             for horizon in HORIZONS
         ),
     )
@@ -169,7 +172,7 @@ def compare(rows: pl.DataFrame, loss: str, other: str) -> Comparison:
 
 
 def diebold_mariano(differences: NDArray[np.float64]) -> float | None:
-    """t statistic of the mean of daily loss differences (Diebold and Mariano 1995).
+    """The t statistic of the mean of daily loss differences (Diebold and Mariano 1995).
 
     The variance is Newey and West's (1987) with Bartlett weights over at least five lags, since
     five-session forecasts made on neighbouring days share most of their future. None on fewer

@@ -6,10 +6,13 @@ reaches into the next. Training and the gate both divide here, so that neither c
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
+
+if TYPE_CHECKING:
+    import datetime as dt
 
 CALIBRATION_DAYS = 250
 VALIDATION_DAYS = 250

@@ -7,6 +7,7 @@ ticker reach the Parquet files (file pruning by Delta's statistics, row groups b
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -16,7 +17,6 @@ from stock_assets.lake.schemas import TABLES
 from stock_assets.lake.store import YEAR
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Sequence
 
     from stock_assets.lake.store import Lake
@@ -92,3 +92,21 @@ def rows(  # noqa: PLR0913
     assert isinstance(found, pl.DataFrame)
     types = schema.create_empty().select(wanted).schema
     return found.cast(types).sort([key for key in schema.primary_key() if key in wanted])
+
+
+_RECENT = dt.timedelta(days=400)
+
+
+def latest_before(
+    connection: duckdb.DuckDBPyConnection, table: str, day: dt.date
+) -> pl.DataFrame:
+    """Each ticker's newest rows of `table` dated before `day`, sorted by the table's key.
+
+    Looks at the year before first, so that a long history costs nothing; a ticker that has been
+    silent longer is found only when none has spoken since.
+    """
+    for first in (day - _RECENT, None):
+        found = rows(connection, table, first, day - dt.timedelta(1))
+        if found.height:
+            break
+    return found.filter(pl.col("day") == pl.col("day").max().over("ticker"))

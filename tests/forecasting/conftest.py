@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
@@ -12,6 +11,10 @@ import pytest
 
 from stock_assets.calendars import WEEKDAYS, get_calendar
 from stock_assets.lake.schemas import Bars, Features
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 FIRST = dt.date(2023, 1, 2)
 
@@ -148,8 +151,11 @@ def make_features(bars: pl.DataFrame) -> pl.DataFrame:
     spread = window(pl.col("market_ret_1d") ** 2, 63)
     beta = pl.when(spread > 0).then(product / spread).alias("beta_63")
     names = Features.column_names()
-    return own.with_columns(beta).select(names).cast(Features.create_empty().schema).sort(
-        "day", "ticker"
+    return (
+        own.with_columns(beta)
+        .select(names)
+        .cast(Features.create_empty().schema)
+        .sort("day", "ticker")
     )
 
 
