@@ -5,11 +5,11 @@ What the numbers are is decided in `overview.py` and the packages it asks.
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from stock_assets.forecasting.scoring import Summary
     from stock_assets.overview import StaleTicker, TableStatus
 
-messages = Console(stderr=True, highlight=False)
-results = Console(file=sys.stdout, highlight=False)
+_WIDE = 118
+"""Columns that a forecast table needs; a narrower terminal wraps lines, not cells."""
 
-_WIDE = 120
+messages = Console(stderr=True, highlight=False)
+results = Console(highlight=False)
+results.width = max(_WIDE, results.width)
 
 
 
@@ -42,13 +44,13 @@ def _escaped(text: str) -> str:
 
 
 @contextmanager
-def progress(title: str, steps: int) -> Iterator[Callable[[str, str], None]]:
-    """A bar that moves with a run's steps; plain lines where stderr is no terminal."""
+def progress(title: str, steps: Sequence[str]) -> Iterator[Callable[[str, str], None]]:
+    """A bar that moves with a run's `steps`; plain lines where stderr is no terminal."""
     if not messages.is_terminal:
         say(title)
 
         def lines(step: str, what: str) -> None:
-            if what != "succeeded":
+            if step in steps and what != "succeeded":
                 say(f"  {step} {what}")
 
         yield lines
@@ -62,9 +64,11 @@ def progress(title: str, steps: int) -> Iterator[Callable[[str, str], None]]:
         console=messages,
     )
     with bar:
-        task = bar.add_task(title, total=steps)
+        task = bar.add_task(title, total=len(steps))
 
         def move(step: str, what: str) -> None:
+            if step not in steps:
+                return
             if what == "started":
                 bar.update(task, description=f"{title}: {step}")
             else:
@@ -78,13 +82,13 @@ def progress(title: str, steps: int) -> Iterator[Callable[[str, str], None]]:
 def forecast_table(forecasts: pl.DataFrame, horizons: Sequence[int] = (1, 5)) -> Table:
     """Ticker, last price, and for each horizon the median with its 80 % interval."""
     last = forecasts["day"].max() if forecasts.height else "-"
-    table = Table(title=f"Forecasts as of {last}", title_justify="left")
-    table.add_column("ticker")
-    table.add_column("last price", justify="right")
+    table = Table(title=f"Forecasts as of {last}", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("ticker", no_wrap=True)
+    table.add_column("last price", justify="right", no_wrap=True)
     for ahead in horizons:
         label = f"{ahead} session{'s' if ahead > 1 else ''} ahead"
-        table.add_column(f"{label}\nmedian  (80 % interval)", justify="right")
-    table.add_column("model")
+        table.add_column(f"{label}\nmedian  (80 % interval)", justify="right", no_wrap=True)
+    table.add_column("model", no_wrap=True)
     for (ticker,), group in forecasts.group_by("ticker", maintain_order=True):
         cells = []
         for ahead in horizons:
@@ -128,7 +132,7 @@ def score_lines(summary: Summary | None) -> list[str]:
 
 def status_tables(tables: list[TableStatus], stale: list[StaleTicker]) -> list[Table]:
     """What the lake holds, and who is behind."""
-    held = Table(title="Tables", title_justify="left")
+    held = Table(title="Tables", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("table", "rows", "days", "from", "to", "tickers", "version", "files", "MB"):
         held.add_column(name, justify="left" if name == "table" else "right")
     for item in tables:
@@ -145,7 +149,7 @@ def status_tables(tables: list[TableStatus], stale: list[StaleTicker]) -> list[T
         )
     if not stale:
         return [held]
-    behind = Table(title="Stale tickers", title_justify="left")
+    behind = Table(title="Stale tickers", title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("ticker", "exchange", "last bar", "last session", "sessions behind"):
         behind.add_column(name)
     for ticker in stale:
@@ -164,7 +168,7 @@ def print_frame(frame: pl.DataFrame) -> None:
     with pl.Config(
         tbl_rows=-1,
         tbl_cols=-1,
-        tbl_width_chars=max(_WIDE, results.width),
+        tbl_width_chars=results.width,
         tbl_hide_dataframe_shape=True,
         tbl_hide_column_data_types=True,
         fmt_str_lengths=100,

@@ -3,7 +3,9 @@
 What is run is in `graph.py`; what a person types is in `cli.py`.
 """
 
+import contextlib
 import datetime as dt
+import io
 import os
 import shutil
 import socket
@@ -97,11 +99,13 @@ def run_slice(  # noqa: PLR0913
     run_id = str(uuid.uuid4())
     tags = {**grid.tags(area), PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"}
     began = dt.datetime.now(tz=dt.UTC)
-    with _watching(instance, run_id, listener):
+    # dbt's own account goes to stdout, where only results belong; the event log has its outcome.
+    with _watching(instance, run_id, listener), contextlib.redirect_stdout(io.StringIO()):
         result = job.execute_in_process(
             instance=instance,
             run_id=run_id,
             tags=tags,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             asset_selection=[dg.AssetKey(name) for name in assets] if assets else None,
             raise_on_error=False,
         )

@@ -50,10 +50,10 @@ def latest_verdict(
     """The universe's drift verdict on the newest day evaluated (up to `last`)."""
     limit = "where day <= ?" if last else ""
     query = f"select max(day) from drift {limit}"  # noqa: S608
-    found = connection.execute(query, [last] if last else []).fetchone()
-    if not found or found[0] is None:
+    ((day,),) = connection.execute(query, [last] if last else []).fetchall()
+    if day is None:
         return None
-    verdicts = universe_verdict(rows(connection, "drift", found[0], found[0]), settings)
+    verdicts = universe_verdict(rows(connection, "drift", day, day), settings)
     return verdicts[-1] if verdicts else None
 
 
@@ -98,8 +98,7 @@ def table_status(lake: Lake) -> list[TableStatus]:
                 "select count(*), min(day), max(day), count(distinct day), count(distinct ticker)"  # noqa: S608
                 f" from {name}"
             )
-            numbers = connection.sql(query).fetchone()
-            assert numbers is not None
+            (numbers,) = connection.sql(query).fetchall()
             sizes = table_sizes(lake, name)
             found.append(
                 TableStatus(

@@ -67,8 +67,8 @@ def last_held(lake: Lake, tickers: list[str]) -> dt.date | None:
     """The last day of which the lake holds a candle of any of `tickers`."""
     marks = ", ".join("?" * len(tickers))
     with connect(lake) as connection:
-        found = connection.execute(
+        ((day,),) = connection.execute(
             f"select max(day) from candles where ticker in ({marks})",  # noqa: S608
             tickers,
-        ).fetchone()
-    return found[0] if found else None
+        ).fetchall()
+    return day

@@ -135,13 +135,21 @@ class Lake:
             ),
         }
         if found is None:
-            Path(self.uri(table)).mkdir(parents=True, exist_ok=True)
-            write_deltalake(self.uri(table), arrow, mode="error", partition_by=[YEAR], **settings)
-            version = 0
-        else:
-            write_deltalake(found, arrow, mode="overwrite", predicate=predicate(area), **settings)
-            version = found.version()
-        return Written(table, version, rows.height, changed=True)
+            self._create(table, arrow, settings)
+            return Written(table, 0, rows.height, changed=True)
+        write_deltalake(found, arrow, mode="overwrite", predicate=predicate(area), **settings)
+        return Written(table, found.version(), rows.height, changed=True)
+
+    def _create(self, table: str, arrow: pa.Table, settings: dict[str, Any]) -> None:
+        """First write of a table; `CommitFailedError` when another run was first."""
+        uri = self.uri(table)
+        Path(uri).mkdir(parents=True, exist_ok=True)
+        try:
+            write_deltalake(uri, arrow, mode="error", partition_by=[YEAR], **settings)
+        except DeltaError as error:
+            if self.version(table) is None:
+                raise
+            raise CommitFailedError(f"another run created {uri} first") from error
 
 
 def predicate(area: Slice) -> str:

@@ -107,7 +107,7 @@ def open_table(path: Path, label: str, recognised: Callable[[list[str]], int]) -
         _SEPARATORS,
         key=lambda mark: (recognised(fields := _split(first_line, mark)), len(fields)),
     )
-    quoted = b'"' in head
+    quoted = _is_quoted(head)
     try:
         header = _scan_csv(path, separator, quoted=quoted, infer_schema=False, n_rows=0)
         return Table(path, label, tuple(header.collect_schema().names()), separator, quoted)
@@ -159,6 +159,12 @@ def _first_line(head: bytes, label: str) -> str:
         message = f"{label} has no header line; its first line must name the columns"
         raise SourceError(message)
     return line
+
+
+def _is_quoted(head: bytes) -> bool:
+    """Whether fields are quoted: most lines with quotes close them; a stray one is not that."""
+    marks = [count for line in head.splitlines() if (count := line.count(b'"'))]
+    return 2 * sum(count % 2 == 0 for count in marks) > len(marks)
 
 
 def _split(line: str, separator: str) -> list[str]:

@@ -171,7 +171,7 @@ def _candles() -> pl.DataFrame:
                 or (ticker == "HALT" and (15 <= from_end < 23 or 60 <= from_end < 100))
                 or (ticker == "LATE" and from_end > 45)
             )
-            if ticker == "STUK" and from_end <= 150:
+            if ticker == "STUK" and index > 300:
                 move = 0.0
             price *= float(np.exp(move))
             if missing:
@@ -181,10 +181,10 @@ def _candles() -> pl.DataFrame:
                 if name == ticker and split_day <= day:
                     traded *= before / after
             rows += _of_day(ticker, day, traded, index, rng)
-    # Saturdays and Sundays are no sessions: a bar may lie there, features may not.
-    weekend = next(row for row in rows if row["ticker"] == "CALM" and row["day"].isoweekday() == 5)
-    saturday = weekend["day"] + dt.timedelta(1)
-    rows.append({**weekend, "day": saturday, "start": dt.datetime.combine(saturday, dt.time())})
+    # A bar off every calendar: it is a bar, but has no features and counts in none.
+    friday = next(row for row in rows if row["ticker"] == "CALM" and row["day"].isoweekday() == 5)
+    saturday = friday["day"] + dt.timedelta(1)
+    rows.append({**friday, "day": saturday, "start": dt.datetime.combine(saturday, dt.time())})
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(
         pl.col("start").dt.replace_time_zone("UTC"), pl.lit("made").alias("source")
     )
@@ -195,7 +195,7 @@ def _of_day(
 ) -> list[dict[str, object]]:
     midnight = dt.datetime.combine(day, dt.time())
     common = {"day": day, "ticker": ticker}
-    if ticker == "GOLD" or (ticker == "STUK" and price and index > 400):
+    if ticker == "GOLD" or (ticker == "STUK" and index > 300):
         flat = dict.fromkeys(("open", "high", "low", "close"), round(price, 3))
         volume = None if ticker == "GOLD" else 500.0
         return [{**common, "interval": "1d", "start": midnight, **flat, "volume": volume}]

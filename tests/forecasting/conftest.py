@@ -10,7 +10,11 @@ import polars as pl
 import pytest
 
 from stock_assets.calendars import WEEKDAYS, get_calendar
+from stock_assets.forecasting.labels import labels
+from stock_assets.forecasting.model import PARAMETERS, VolatilityModel
+from stock_assets.forecasting.registry import Registered, TrainingRecord
 from stock_assets.lake.schemas import Bars, Features
+from stock_assets.settings import Settings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -190,3 +194,59 @@ def bars() -> pl.DataFrame:
 @pytest.fixture(scope="session")
 def features(bars: pl.DataFrame) -> pl.DataFrame:
     return Features.validate(make_features(bars), cast=True)
+
+
+class MemoryRegistry:
+    """A registry without MLflow, for tests of what is decided rather than kept."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, tuple[VolatilityModel, Registered]] = {}
+
+    def find(self, model_id: str) -> Registered | None:
+        return self.models[model_id][1] if model_id in self.models else None
+
+    def load(self, model_id: str) -> VolatilityModel:
+        return self.models[model_id][0]
+
+    def register(self, model: VolatilityModel, record: TrainingRecord, **_: object) -> Registered:
+        registered = Registered(len(self.models) + 1, record)
+        self.models[record.model_id] = (model, registered)
+        return registered
+
+
+@pytest.fixture
+def registry() -> MemoryRegistry:
+    return MemoryRegistry()
+
+
+@pytest.fixture(autouse=True)
+def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests need a model, not a good one."""
+    monkeypatch.setitem(PARAMETERS, "iterations", 20)
+
+
+@pytest.fixture(scope="session")
+def labelled(bars: pl.DataFrame) -> pl.DataFrame:
+    return labels(bars)
+
+
+@pytest.fixture(scope="session")
+def sessions(bars: pl.DataFrame) -> list[dt.date]:
+    return bars["day"].unique().sort().to_list()
+
+
+def settings_for(tickers: Sequence[str], **forecast: int) -> Settings:
+    """Settings of a universe on weekdays that trains early and often."""
+    small = {"cadence": 40, "cooldown": 10, "min_training_rows": 500, "window": 250}
+    return Settings(
+        partitions={"first_day": FIRST},
+        universe=[{"tickers": list(tickers), "source": "none", "currency": "RUB"}],
+        sources={"none": {"kind": "simulated"}},
+        forecast={**small, **forecast},
+    )
+
+
+@pytest.fixture(scope="session")
+def make_settings() -> Callable[..., Settings]:
+    """`settings_for`."""
+    return settings_for

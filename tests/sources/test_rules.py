@@ -215,7 +215,9 @@ def test_every_row_of_the_slice_ends_in_exactly_one_place(
     now = dt.datetime(2018, 6, 12, 9, tzinfo=dt.UTC)
     found = judged(*rows, area=area, now=now)
     inside = [
-        item for item in rows if item["ticker"] == "SBER" and area.contains(item["day"])  # type: ignore[arg-type]
+        item
+        for item in rows
+        if item["ticker"] == "SBER" and area.contains(item["day"])  # type: ignore[arg-type]
     ]
     assert found.candles.height + found.quarantine.height + found.held_back == len(inside)
     Candles.validate(found.candles)

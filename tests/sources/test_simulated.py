@@ -112,7 +112,7 @@ def test_the_first_candle_is_pinned() -> None:
         [bank], Slice(None, dt.date(2022, 1, 3), ("BANK",))
     )
     assert found.row(0, named=True)["start"] == dt.datetime(2022, 1, 3, 9, tzinfo=dt.UTC)
-    assert found.row(0)[4:9] == PINNED
+    assert found.row(0)[4:9] == (148.9, 148.9, 147.27, 147.27, 46396.0)
 
 
 # What the market has.
@@ -182,7 +182,9 @@ def test_volatility_clusters_and_returns_do_not() -> None:
     sizes, signs = [], []
     for number in range(8):
         values = returns(f"S{number}")
-        sizes.append(np.mean([correlation(abs(values[:-lag]), abs(values[lag:])) for lag in (1, 5, 10)]))
+        sizes.append(
+            np.mean([correlation(abs(values[:-lag]), abs(values[lag:])) for lag in (1, 5, 10)])
+        )
         signs.append(correlation(values[:-1], values[1:]))
     assert np.mean(sizes) > 0.08
     assert abs(np.mean(signs)) < 0.04
@@ -275,6 +277,3 @@ def test_a_day_costs_a_fraction_of_all_history(sample: Settings) -> None:
     one = seconds(Slice(day, day, sample.tickers))
     everything = seconds(Slice(None, day, sample.tickers))
     assert one < 0.4 * everything
-
-
-PINNED: tuple[float, ...] = ()
