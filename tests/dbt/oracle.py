@@ -126,15 +126,17 @@ def _ticker(
             found = found[~np.isnan(found)]
             return found if len(found) >= sessions / 2 else None
 
-        def of(values, sessions, compute):  # noqa: ANN202
+        def of(values, sessions, compute):
             found = window(values, sessions)
             return None if found is None else float(compute(found))
 
         def rms(found: np.ndarray) -> float:
             return float(np.sqrt(np.mean(found**2)))
 
+        def parkinson(found: np.ndarray) -> float:
+            return rms(found) / math.sqrt(4 * math.log(2))
+
         ewma = _ewma(ret[max(0, index - 99) : index + 1])
-        quarter_log = 4 * math.log(2)
         rows.append(
             {
                 "day": days[index],
@@ -147,12 +149,7 @@ def _ticker(
                 "range_1d": _plain(reach[index]),
                 "vol_ewma": ewma,
                 **{f"vol_close_{n}": of(ret, n, rms) for n in (5, 21, 63)},
-                **{
-                    f"vol_parkinson_{n}": of(
-                        reach, n, lambda r: math.sqrt(np.mean(r**2) / quarter_log)
-                    )
-                    for n in (5, 21, 63)
-                },
+                **{f"vol_parkinson_{n}": of(reach, n, parkinson) for n in (5, 21, 63)},
                 "vol_garman_klass_21": of(
                     reach**2 / 2 - (2 * math.log(2) - 1) * inner**2,
                     21,
@@ -176,9 +173,9 @@ def _ticker(
                 "volume_ratio_5_63": _minus(
                     of(log_volume, 5, np.mean), of(log_volume, 63, np.mean)
                 ),
-                "high_dist_63": _capped(window(close, 63), high, 63, index, close),
-                "high_dist_252": _capped(window(close, 252), high, 252, index, close),
-                "low_dist_252": _floored(window(close, 252), low, index, close),
+                "high_dist_63": _distance(close, high, np.nanmax, 63, index),
+                "high_dist_252": _distance(close, high, np.nanmax, 252, index),
+                "low_dist_252": _distance(close, low, np.nanmin, 252, index),
                 "days_since_bar": None if np.isnan(since[index]) else int(since[index]),
                 "weekday": days[index].isoweekday(),
                 "bars_252": int(np.sum(~np.isnan(close[max(0, index - 251) : index + 1]))),
@@ -198,16 +195,12 @@ def _minus(left: float | None, right: float | None) -> float | None:
     return None if left is None or right is None else left - right
 
 
-def _capped(filled, high, sessions, index, close):  # noqa: ANN202
-    if filled is None:
+def _distance(close, extremes, extreme, sessions, index):
+    """Log of close over the window's extreme; None when less than half of it has a bar."""
+    window = extremes[max(0, index - sessions + 1) : index + 1]
+    if np.sum(~np.isnan(window)) < sessions / 2:
         return None
-    return math.log(close[index] / np.nanmax(high[max(0, index - sessions + 1) : index + 1]))
-
-
-def _floored(filled, low, index, close):  # noqa: ANN202
-    if filled is None:
-        return None
-    return math.log(close[index] / np.nanmin(low[max(0, index - 251) : index + 1]))
+    return math.log(close[index] / extreme(window))
 
 
 def _ewma(returns: np.ndarray) -> float | None:

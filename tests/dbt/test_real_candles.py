@@ -1,4 +1,4 @@
-"""Bars from real candles: splits that the exchange declared, and five-minute against daily files."""
+"""Bars from real candles: the exchange's declared splits, and five-minute against daily files."""
 
 from __future__ import annotations
 

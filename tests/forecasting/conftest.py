@@ -67,10 +67,10 @@ def simulate_bars(
 
 
 def _log_volatility(rng: np.random.Generator, sessions: int) -> np.ndarray:
-    """A mean-reverting log volatility, half-life about 20 sessions, deviation about 0.5."""
+    """A mean-reverting log volatility, half-life about 5 sessions, deviation about 0.5."""
     state, path = 0.0, []
     for shock in rng.standard_normal(sessions):
-        state = 0.966 * state + 0.13 * shock
+        state = 0.87 * state + 0.25 * shock
         path.append(state)
     return np.array(path)
 
@@ -221,8 +221,10 @@ def registry() -> MemoryRegistry:
 
 @pytest.fixture(autouse=True)
 def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests need a model, not a good one."""
+    """Tests need a model that learned something, soon."""
     monkeypatch.setitem(PARAMETERS, "iterations", 20)
+    monkeypatch.setitem(PARAMETERS, "learning_rate", 0.2)
+    monkeypatch.setitem(PARAMETERS, "l2_leaf_reg", 30.0)
 
 
 @pytest.fixture(scope="session")

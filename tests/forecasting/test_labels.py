@@ -5,7 +5,7 @@ import math
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -37,6 +37,7 @@ def reference(closes: dict[dt.date, float], day: dt.date) -> dict[str, float | d
     return row
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(SESSIONS[:50]), st.floats(0.01, 1e5), min_size=1, max_size=50

@@ -4,7 +4,7 @@ import datetime as dt
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stock_assets.forecasting.splitting import MIN_DAYS, split
@@ -19,6 +19,7 @@ def overlaps(sets: list[pl.DataFrame]) -> int:
     return found
 
 
+@settings(deadline=None)
 @given(st.integers(MIN_DAYS + 5, 400), st.integers(0, 30))
 def test_label_windows_never_reach_into_the_next_set(
     labelled: pl.DataFrame, days: int, back: int

@@ -23,10 +23,10 @@ def lake(tmp_path) -> Lake:
 
 
 @pytest.fixture
-def rows():
+def drift_rows():
     """Rows of `drift`: one a (day, ticker), all with the given distance."""
 
-    def rows(days, tickers, distance: float = 1.0) -> pl.DataFrame:
+    def drift_rows(days, tickers, distance: float = 1.0) -> pl.DataFrame:
         cells = [(day, ticker) for day in days for ticker in tickers]
         frame = pl.DataFrame(
             {
@@ -43,7 +43,7 @@ def rows():
         )
         return Drift.validate(frame, cast=True).sort("day", "ticker")
 
-    return rows
+    return drift_rows
 
 
 @pytest.fixture

@@ -77,5 +77,5 @@ def test_project_that_does_not_parse_says_what_dbt_said(project: Path) -> None:
 
 def test_target_that_cannot_be_written_is_named(project: Path) -> None:
     (project / "target").write_text("a file stands in the way")
-    with pytest.raises(LakeError, match="cannot write .*target"):
+    with pytest.raises(LakeError, match=r"cannot write .*target"):
         ensure_manifest(project)

@@ -33,14 +33,14 @@ def settings(tmp_path: Path) -> Settings:
     )
     file = tmp_path / "settings.toml"
     file.write_text(
-        f"""
+        """
         lake.splits = "splits.csv"
         partitions.first_day = 2026-01-05
         sources.made.kind = "simulated"
         universe = [
-            {{ticker = "A", source = "made", exchange = "XMOS", currency = "RUB"}},
-            {{ticker = "B", source = "made", exchange = "XNYS"}},
-            {{ticker = "C", source = "made", exchange = "XNYS"}},
+            {ticker = "A", source = "made", exchange = "XMOS", currency = "RUB"},
+            {ticker = "B", source = "made", exchange = "XNYS"},
+            {ticker = "C", source = "made", exchange = "XNYS"},
         ]
         """
     )

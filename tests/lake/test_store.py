@@ -40,17 +40,17 @@ lake = Lake(Path(sys.argv[1]))
 """
 
 
-def test_what_is_written_is_read_back_sorted_with_its_types(lake, rows, day):
-    frame = rows([day(1), day(0), day(20)], ["B", "A"])
+def test_what_is_written_is_read_back_sorted_with_its_types(lake, drift_rows, day):
+    frame = drift_rows([day(1), day(0), day(20)], ["B", "A"])
     lake.write("drift", frame.sample(fraction=1, shuffle=True, seed=1), Slice(None, day(30), AB))
 
     assert_frame_equal(lake.read("drift"), frame.sort("day", "ticker", "feature"))
     assert lake.read("drift").schema == frame.schema
 
 
-def test_writing_the_same_again_makes_no_version(lake, rows, day):
+def test_writing_the_same_again_makes_no_version(lake, drift_rows, day):
     area = Slice(day(0), day(3), AB)
-    frame = rows([day(0), day(3)], AB)
+    frame = drift_rows([day(0), day(3)], AB)
 
     first = lake.write("drift", frame, area)
     again = lake.write("drift", frame.reverse(), area)
@@ -79,28 +79,28 @@ def test_the_same_values_with_another_lineage_make_no_version(lake, day):
     assert lake.write("models", decided(4, "m7"), area).changed
 
 
-def test_only_the_rows_of_the_slice_are_replaced(lake, rows, day):
+def test_only_the_rows_of_the_slice_are_replaced(lake, drift_rows, day):
     days = [day(n) for n in range(20)]
-    lake.write("drift", rows(days, ["A", "B", "C"]), Slice(None, days[-1], ("A", "B", "C")))
+    lake.write("drift", drift_rows(days, ["A", "B", "C"]), Slice(None, days[-1], ("A", "B", "C")))
 
     area = Slice(days[5], days[14], ("A", "C"))
-    lake.write("drift", rows(days[5:10], ["A"], 7), area)
+    lake.write("drift", drift_rows(days[5:10], ["A"], 7), area)
 
     expected = pl.concat(
         [
-            rows(days, ["B"]),
-            rows(days[:5] + days[15:], ["A", "C"]),
-            rows(days[5:10], ["A"], 7),
+            drift_rows(days, ["B"]),
+            drift_rows(days[:5] + days[15:], ["A", "C"]),
+            drift_rows(days[5:10], ["A"], 7),
         ]
     ).sort("day", "ticker", "feature")
     assert_frame_equal(lake.read("drift"), expected)
     assert lake.version("drift") == 1
 
 
-def test_an_empty_result_empties_its_slice_and_nothing_else(lake, rows, day):
-    lake.write("drift", rows([day(0), day(1)], AB), Slice(None, day(1), AB))
+def test_an_empty_result_empties_its_slice_and_nothing_else(lake, drift_rows, day):
+    lake.write("drift", drift_rows([day(0), day(1)], AB), Slice(None, day(1), AB))
 
-    lake.write("drift", rows([], []), Slice(day(1), day(1), ("A",)))
+    lake.write("drift", drift_rows([], []), Slice(day(1), day(1), ("A",)))
 
     left = lake.read("drift").select("day", "ticker").rows()
     assert left == [(day(0), "A"), (day(0), "B"), (day(1), "B")]
@@ -129,7 +129,7 @@ def test_an_unwritten_table_reads_as_an_empty_one(lake, day):
     )
 )
 def test_any_series_of_writes_leaves_what_a_dictionary_would_hold(
-    tmp_path_factory, rows, day, writes
+    tmp_path_factory, drift_rows, day, writes
 ):
     lake = Lake(tmp_path_factory.mktemp("lake"))
     held: dict[tuple, float] = {}
@@ -137,7 +137,7 @@ def test_any_series_of_writes_leaves_what_a_dictionary_would_hold(
         days = [day(n) for n in range(min(one, other), max(one, other) + 1)]
         tickers = tuple(sorted(names))
         lake.write(
-            "drift", rows(days[::2], tickers, distance), Slice(days[0], days[-1], tickers)
+            "drift", drift_rows(days[::2], tickers, distance), Slice(days[0], days[-1], tickers)
         )
         held = {k: v for k, v in held.items() if k[0] not in days or k[1] not in tickers}
         held |= {(d, t): float(distance) for d in days[::2] for t in tickers}
@@ -150,10 +150,10 @@ def test_any_series_of_writes_leaves_what_a_dictionary_would_hold(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(first=st.integers(0, 24), length=st.integers(0, 10), ticker=st.sampled_from("ABX"))
-def test_reading_a_slice_is_reading_all_and_choosing(tmp_path_factory, rows, day, first, length,
+def test_reading_a_slice_is_reading_all_and_choosing(tmp_path_factory, drift_rows, day, first, length,
                                                      ticker):  # fmt: skip
     lake = Lake(tmp_path_factory.mktemp("lake"))
-    lake.write("drift", rows([day(n) for n in range(25)], AB), Slice(None, day(24), AB))
+    lake.write("drift", drift_rows([day(n) for n in range(25)], AB), Slice(None, day(24), AB))
     area = Slice(day(first), day(first + length), (ticker,))
 
     chosen = lake.read("drift").filter(
@@ -167,14 +167,14 @@ def test_reading_a_slice_is_reading_all_and_choosing(tmp_path_factory, rows, day
 )
 @pytest.mark.parametrize("exists", [False, True])
 def test_rows_outside_the_slice_are_refused_and_the_table_stays(
-    lake, rows, day, number, ticker, exists
+    lake, drift_rows, day, number, ticker, exists
 ):
     area = Slice(day(5), day(5), AB)
     if exists:
-        lake.write("drift", rows([day(5)], AB), area)
+        lake.write("drift", drift_rows([day(5)], AB), area)
     before = lake.version("drift")
 
-    stray = pl.concat([rows([day(5)], AB, 3), rows([day(number)], [ticker], 3)])
+    stray = pl.concat([drift_rows([day(5)], AB, 3), drift_rows([day(number)], [ticker], 3)])
     with pytest.raises(LakeError, match="outside the slice") as caught:
         lake.write("drift", stray, area)
 
@@ -195,14 +195,14 @@ def test_rows_outside_the_slice_are_refused_and_the_table_stays(
     ids=["rule", "nan", "null", "missing column", "type", "twice"],
 )
 def test_rows_that_break_the_schema_are_refused_and_the_table_stays(
-    lake, rows, day, broken, told
+    lake, drift_rows, day, broken, told
 ):
     area = Slice(day(0), day(1), AB)
-    good = rows([day(0)], AB)
+    good = drift_rows([day(0)], AB)
     lake.write("drift", good, area)
 
     with pytest.raises(LakeError) as caught:
-        lake.write("drift", broken(rows([day(1)], AB)), area)
+        lake.write("drift", broken(drift_rows([day(1)], AB)), area)
 
     assert "table drift" in str(caught.value)
     assert told in str(caught.value)
@@ -215,19 +215,19 @@ def test_a_table_nobody_defined_is_named_with_those_there_are(lake):
         lake.open("candels")
 
 
-def test_a_ticker_with_an_apostrophe_is_only_a_name(lake, rows, day):
+def test_a_ticker_with_an_apostrophe_is_only_a_name(lake, drift_rows, day):
     names = ("A", "O'NEIL", "x'); drop table drift; --")
-    lake.write("drift", rows([day(0), day(1)], names), Slice(None, day(1), names))
+    lake.write("drift", drift_rows([day(0), day(1)], names), Slice(None, day(1), names))
 
-    lake.write("drift", rows([day(1)], ["O'NEIL"], 5), Slice(day(1), day(1), ("O'NEIL",)))
+    lake.write("drift", drift_rows([day(1)], ["O'NEIL"], 5), Slice(day(1), day(1), ("O'NEIL",)))
 
     assert lake.read("drift").height == 6
     only = lake.read("drift", Slice(None, day(1), ("O'NEIL",)))
     assert only["distance"].to_list() == [1.0, 5.0]
 
 
-def test_the_physical_year_is_hidden_and_right(lake, rows, day):
-    lake.write("drift", rows([day(0), day(20)], AB), Slice(None, day(20), AB))
+def test_the_physical_year_is_hidden_and_right(lake, drift_rows, day):
+    lake.write("drift", drift_rows([day(0), day(20)], AB), Slice(None, day(20), AB))
 
     stored = pl.from_arrow(lake.open("drift").to_pyarrow_table())
     assert stored.filter(pl.col(YEAR) != pl.col("day").dt.year()).is_empty()
@@ -235,45 +235,45 @@ def test_the_physical_year_is_hidden_and_right(lake, rows, day):
     assert len(lake.open("drift").file_uris()) == 2, "one file a year"
 
 
-def test_a_write_leaves_files_of_other_years_alone(lake, rows, day):
-    lake.write("drift", rows([day(0), day(20)], AB), Slice(None, day(20), AB))
+def test_a_write_leaves_files_of_other_years_alone(lake, drift_rows, day):
+    lake.write("drift", drift_rows([day(0), day(20)], AB), Slice(None, day(20), AB))
     before = set(lake.open("drift").file_uris())
 
-    lake.write("drift", rows([day(20)], AB, 4), Slice(day(20), day(20), AB))
+    lake.write("drift", drift_rows([day(20)], AB, 4), Slice(day(20), day(20), AB))
 
     kept = before & set(lake.open("drift").file_uris())
     assert ["2024" in uri for uri in kept] == [True]
 
 
-def test_the_commit_says_what_it_is(lake, rows, day):
-    lake.write("drift", rows([day(0)], AB), Slice(day(0), day(0), AB), note={"run": "r1"})
+def test_the_commit_says_what_it_is(lake, drift_rows, day):
+    lake.write("drift", drift_rows([day(0)], AB), Slice(day(0), day(0), AB), note={"run": "r1"})
 
     entry = lake.open("drift").history(1)[0]
     assert entry["run"] == "r1"
     assert "2024-12-20" in entry["slice"]
 
 
-def test_a_file_in_place_of_the_lake_is_named_with_the_fix(tmp_path, rows, day):
+def test_a_file_in_place_of_the_lake_is_named_with_the_fix(tmp_path, drift_rows, day):
     place = tmp_path / "lake"
     place.write_text("mine")
 
     with pytest.raises(LakeError) as caught:
-        Lake(place).write("drift", rows([day(0)], AB), Slice(day(0), day(0), AB))
+        Lake(place).write("drift", drift_rows([day(0)], AB), Slice(day(0), day(0), AB))
 
     assert str(place) in str(caught.value)
     assert "lake.path" in str(caught.value)
     assert place.read_text() == "mine"
 
 
-def test_a_file_in_place_of_a_table_is_named_when_reading(tmp_path, rows, day):
+def test_a_file_in_place_of_a_table_is_named_when_reading(tmp_path, drift_rows, day):
     (tmp_path / "drift").write_text("mine")
 
     with pytest.raises(LakeError, match="drift"):
-        Lake(tmp_path).write("drift", rows([day(0)], AB), Slice(day(0), day(0), AB))
+        Lake(tmp_path).write("drift", drift_rows([day(0)], AB), Slice(day(0), day(0), AB))
 
 
-def test_a_damaged_log_is_an_error_not_an_empty_table(lake, rows, day):
-    lake.write("drift", rows([day(0)], AB), Slice(day(0), day(0), AB))
+def test_a_damaged_log_is_an_error_not_an_empty_table(lake, drift_rows, day):
+    lake.write("drift", drift_rows([day(0)], AB), Slice(day(0), day(0), AB))
     for entry in (lake.root / "drift" / "_delta_log").glob("*.json"):
         entry.write_text("{ rubbish")
 
@@ -298,9 +298,9 @@ except LakeError as error:
 
 @pytest.mark.parametrize("exists", [False, True])
 @pytest.mark.parametrize("limit", [100, 2000])
-def test_a_full_disk_is_a_clear_error_and_the_table_stays(lake, rows, day, start, limit, exists):
+def test_a_full_disk_is_a_clear_error_and_the_table_stays(lake, drift_rows, day, start, limit, exists):
     """A limit on the size of files stands for the full disk: writing fails halfway."""
-    before = rows([day(0)], AB)
+    before = drift_rows([day(0)], AB)
     if exists:
         lake.write("drift", before, Slice(day(0), day(0), AB))
 
@@ -314,7 +314,7 @@ def test_a_full_disk_is_a_clear_error_and_the_table_stays(lake, rows, day, start
         assert_frame_equal(lake.read("drift"), before)
     else:
         assert lake.read("drift").is_empty()
-    whole = rows([day(0), day(1)], AB, 2)
+    whole = drift_rows([day(0), day(1)], AB, 2)
     lake.write("drift", whole, Slice(day(0), day(1), AB))
     assert_frame_equal(lake.read("drift"), whole)
 
@@ -368,7 +368,7 @@ for turn in range(1, 1000):
 
 @pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_the_table_as_before_or_as_after(
-    tmp_path, rows, day, start
+    tmp_path, drift_rows, day, start
 ):
     """Each writer replaces the whole table again and again until it is killed."""
     days = [day(n) for n in range(400)]
@@ -390,5 +390,5 @@ def test_a_writer_killed_at_any_moment_leaves_the_table_as_before_or_as_after(
             assert found.height == len(days) * len(tickers)
             values = found["distance"].unique().to_list()
             assert values in ([begun - 1.0], [float(begun)]), "never between"
-            lake.write("drift", rows(days, tickers, 0), area)
-            assert_frame_equal(lake.read("drift"), rows(days, tickers, 0))
+            lake.write("drift", drift_rows(days, tickers, 0), area)
+            assert_frame_equal(lake.read("drift"), drift_rows(days, tickers, 0))

@@ -13,14 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-LATE = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
-
-
-@pytest.fixture(scope="session")
-def late() -> dt.datetime:
-    """A moment when every session of the tests is over."""
-    return LATE
-
 
 @pytest.fixture(scope="session")
 def files_settings() -> Callable[..., Settings]:

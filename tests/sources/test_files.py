@@ -94,8 +94,10 @@ def test_finam_is_read_as_it_comes(tmp_path: Path, files_settings: Build) -> Non
         "\n" + DAILY + "\n\n",
         re.sub(r"(-0[34])", r"\1 00:00:00", DAILY.replace("date", "begin")),
         DAILY.replace("10.5", '"10.5"').replace("date", '"date"'),
-        "<DATE>;<TIME>;<OPEN>;<HIGH>;<LOW>;<CLOSE>;<VOL>\n"
-        "20180103;000000;10;12;9;11;100\n20180104;0;11;12;10;10,5;200\n",
+        (
+            "<DATE>;<TIME>;<OPEN>;<HIGH>;<LOW>;<CLOSE>;<VOL>\n"
+            "20180103;000000;10;12;9;11;100\n20180104;0;11;12;10;10,5;200\n"
+        ),
         DAILY.replace("2018-01-03", "1514937600").replace("2018-01-04", "1515024000"),
         re.sub(r"(-0[34]),", r"\1T00:00:00-05:00,", DAILY),
     ],

@@ -1,0 +1,248 @@
+"""Decisions replay: a year at once, day by day, again, or without the future, they are the same."""
+
+import datetime as dt
+from collections.abc import Callable
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from stock_assets.forecasting.decision import DecisionResult, decide
+from stock_assets.forecasting.registry import Registry
+from stock_assets.lake.schemas import Models
+
+NONE = Models.create_empty()
+EVERYONE = list("ABCDEF")
+
+
+@pytest.fixture(scope="module")
+def days(sessions: list[dt.date]) -> list[dt.date]:
+    return sessions[300:400]
+
+
+@pytest.fixture
+def run(bars, features, registry, make_settings) -> Callable[..., DecisionResult]:
+    """Decide days x tickers over the simulated market, as `forecasting` of a lake would."""
+
+    def decided(  # noqa: PLR0913
+        days, tickers=EVERYONE, known=NONE, shares=None, *, registry=registry, cut=None,
+        market=(bars, features), settings=None, forced=(), loads=None,
+    ):  # fmt: skip
+        bars, features = market
+
+        def load(first: dt.date, last: dt.date) -> tuple[pl.DataFrame, pl.DataFrame]:
+            if loads is not None:
+                loads.append((first, last))
+            seen = pl.col("day").is_between(first, min(last, cut or last))
+            return features.filter(seen), bars.filter(seen)
+
+        cells = pl.DataFrame({"day": days}).join(pl.DataFrame({"ticker": tickers}), how="cross")
+        made = decide(
+            cells, known, shares or {}, load, registry, settings or make_settings(EVERYONE),
+            forced=forced, lake_versions={"features": 7},
+        )  # fmt: skip
+        Models.validate(made.rows)
+        assert made.rows.select("day", "ticker").equals(cells.sort("day", "ticker"))
+        return made
+
+    return decided
+
+
+def decisions(rows: pl.DataFrame, ticker: str = "A") -> dict[dt.date, tuple[str, str]]:
+    """The days on which something was tried, with what came of it and why."""
+    tried = rows.filter((pl.col("ticker") == ticker) & pl.col("challenger").is_not_null())
+    return {row["day"]: (row["decision"], row["reason"]) for row in tried.iter_rows(named=True)}
+
+
+def test_day_by_day_equals_the_range(run, days, registry) -> None:
+    shares = {days[70]: 0.5}
+    together = run(days, shares=shares).rows
+    assert together["challenger"].n_unique() > 3
+    known, fresh = NONE, type(registry)()
+    for day in days:
+        known = pl.concat([known, run([day], known=known, shares=shares, registry=fresh).rows])
+    assert_frame_equal(known, together, check_exact=True)
+
+
+def test_cutting_the_future_off_changes_no_decision(run, days, registry) -> None:
+    shares = {days[70]: 0.5}
+    whole = run(days, shares=shares).rows
+    for last in (days[0], days[41], days[85]):
+        before = [day for day in days if day <= last]
+        cut = run(before, shares=shares, cut=last, registry=type(registry)()).rows
+        assert_frame_equal(cut, whole.filter(pl.col("day") <= last), check_exact=True)
+
+
+def test_a_changed_future_changes_no_decision(run, days, bars, features, registry) -> None:
+    last = days[50]
+    later = pl.col("day") > last
+    wild = bars.with_columns(
+        pl.when(later).then(pl.col("close") * 3).otherwise("close").alias("close")
+    )
+    blind = features.with_columns(
+        pl.when(later).then(1.0).otherwise("vol_ewma").alias("vol_ewma")
+    )
+    whole = run(days).rows.filter(pl.col("day") <= last)
+    other = run(days, market=(wild, blind), registry=type(registry)()).rows
+    assert_frame_equal(other.filter(pl.col("day") <= last), whole, check_exact=True)
+
+
+def test_a_planted_leak_is_caught_by_the_same_cut(run, days, registry, monkeypatch) -> None:
+    """Labels that are said to end before they do let the future into a training."""
+    from stock_assets.forecasting import decision
+
+    honest = decision.labels
+
+    def leaking(bars: pl.DataFrame) -> pl.DataFrame:
+        return honest(bars).with_columns(pl.col("day").alias("label_end"))
+
+    monkeypatch.setattr(decision, "labels", leaking)
+    last = days[0]
+    whole = run(days[:30]).rows.filter(pl.col("day") <= last)
+    cut = run([last], cut=last, registry=type(registry)()).rows
+    with pytest.raises(AssertionError):
+        assert_frame_equal(cut, whole, check_exact=True)
+
+
+def test_a_rerun_fits_nothing_and_says_the_same(run, days, monkeypatch) -> None:
+    from stock_assets.forecasting import decision
+
+    first = run(days)
+    monkeypatch.setattr(decision, "fit", None)
+    again = run(days, known=first.rows)
+    assert_frame_equal(again.rows, first.rows, check_exact=True)
+    assert [item.reused for item in again.attempts] == [True] * len(first.attempts)
+
+
+def test_the_data_is_loaded_once_a_slice_and_only_when_a_training_needs_it(run, days) -> None:
+    loads: list[tuple[dt.date, dt.date]] = []
+    rows = run(days, loads=loads).rows
+    assert len(loads) == 1
+    assert loads[0][1] == days[-1]
+    known = rows.filter(pl.col("day") <= days[1])
+    run(days[2:5], known=known, loads=loads)
+    assert len(loads) == 1
+
+
+def test_it_trains_without_a_model_and_then_on_the_cadence(run, days) -> None:
+    tried = decisions(run(days).rows)
+    assert list(tried)[:2] == [days[0], days[40]]
+    assert "no model in force" in tried[days[0]][1]
+    assert "cadence, 40 sessions since the last attempt" in tried[days[40]][1]
+
+
+def test_drift_asks_for_a_training_once_the_cooldown_has_passed(run, days) -> None:
+    shares = dict.fromkeys(days[1:30], 0.31)
+    result = run(days[:30], shares=shares)
+    tried = decisions(result.rows)
+    assert list(tried) == [days[0], days[11], days[22]]
+    assert "drift of 31 % of the universe" in tried[days[11]][1]
+    assert list(decisions(run(days[:30], shares=dict.fromkeys(days, 0.29)).rows)) == [days[0]]
+
+
+def test_force_trains_on_its_day(run, days) -> None:
+    tried = decisions(run(days[:10], forced=[days[3]]).rows)
+    assert list(tried) == [days[0], days[3]]
+    assert tried[days[3]][1].startswith("forced")
+
+
+def test_too_few_rows_leave_the_baseline_in_force_and_say_so(run, sessions, make_settings) -> None:
+    # 34 sessions, 12 of them without a volatility and 5 without a label yet.
+    early = run(sessions[30:32], settings=make_settings(EVERYONE)).rows
+    assert early["model"].unique().to_list() == ["baseline"]
+    assert early["attempted_day"].is_null().all()
+    assert "labelled rows to train on" in early["reason"][0]
+    # Enough rows, too few days to divide them.
+    low = make_settings(EVERYONE, min_training_rows=50)
+    assert "too few to divide" in run(sessions[40:41], settings=low).rows["reason"][0]
+
+
+def test_a_rejected_challenger_leaves_the_old_in_force_until_the_cooldown_is_over(
+    run, days, monkeypatch
+) -> None:
+    from dataclasses import replace
+
+    from stock_assets.forecasting import decision
+
+    honest = decision.judge
+    monkeypatch.setattr(
+        decision, "judge", lambda losses: replace(honest(losses), accepted=False)
+    )
+    result = run(days[:25])
+    tried = decisions(result.rows)
+    assert list(tried) == [days[0], days[11], days[22]]
+    assert {decision for decision, _ in tried.values()} == {"rejected"}
+    assert result.rows["model"].unique().to_list() == ["baseline"]
+    assert "champion" not in result.aliases
+    assert result.aliases["challenger"] == result.attempts[-1].model_id
+
+
+def test_a_model_in_force_is_among_the_judged(run, days) -> None:
+    rows = run(days).rows.filter(pl.col("ticker") == "A")
+    second = rows.filter(pl.col("day") == days[40]).row(0, named=True)
+    assert rows["in_force_loss"][0] is None
+    assert second["in_force_loss"] is not None
+    better = second["challenger_loss"] <= second["in_force_loss"]
+    assert second["decision"] == ("trained" if better else "rejected")
+    assert second["model"] == (second["challenger"] if better else rows["model"][0])
+
+
+def test_some_tickers_reuse_the_training_of_that_day_that_covers_them(run, days) -> None:
+    whole = run(days).rows
+    for few in (["A"], ["C", "F"]):
+        others = whole.filter(~pl.col("ticker").is_in(few))
+        again = run(days, few, known=others)
+        expected = whole.filter(pl.col("ticker").is_in(few))
+        assert_frame_equal(again.rows, expected, check_exact=True)
+        assert again.attempts == ()
+
+
+def test_a_training_that_does_not_cover_a_ticker_is_not_reused_for_it(
+    run, days, bars, features
+) -> None:
+    few = pl.col("ticker").is_in(["A", "B", "C"])
+    early = run(days[:3], ["A", "B", "C"], market=(bars.filter(few), features.filter(few))).rows
+    late = run(days[:3], ["D", "E", "F"], known=early)
+    assert len(late.attempts) == 1
+    assert late.attempts[0].model_id != early["challenger"][0]
+    # Each keeps its own afterwards, whoever is asked together with whom.
+    known = pl.concat([early, late.rows])
+    after = run([days[3]], known=known).rows
+    for ticker, row in (("A", early), ("D", late.rows)):
+        found = after.filter(pl.col("ticker") == ticker)["model"][0]
+        assert found == row["model"][-1]
+
+
+def test_a_new_ticker_is_served_by_the_universes_model(run, days) -> None:
+    known = run(days[:5], ["A", "B"]).rows
+    later = run(days[5:8], known=known)
+    assert later.attempts == ()
+    assert later.rows["model"].unique().to_list() == [known["model"][-1]]
+
+
+def test_every_day_is_loaded_from_where_its_window_begins_and_no_later(run, days) -> None:
+    loads: list[tuple[dt.date, dt.date]] = []
+    run([days[0]], loads=loads)
+    run(days, loads=loads)
+    assert loads[0][0] == loads[1][0] < days[0] - dt.timedelta(days=365)
+
+
+def test_a_slice_of_no_cells_decides_nothing(run) -> None:
+    assert run(pl.Series([], dtype=pl.Date)).rows.is_empty()
+
+
+def test_with_the_real_registry_the_decision_is_the_same_and_the_model_is_there(
+    run, days, tmp_path, features
+) -> None:
+    kept = Registry(tmp_path / "mlflow")
+    real = run(days[:2], registry=kept)
+    assert_frame_equal(
+        real.rows.drop("model_version"),
+        run(days[:2]).rows.drop("model_version"),
+        check_exact=True,
+    )
+    name = real.rows["model"][0]
+    assert kept.find(name).version == real.rows["model_version"][0]
+    assert kept.load(name).forecast(features.tail(6)).height == 30
+    for alias, model in real.aliases.items():
+        assert kept.set_alias(alias, model)

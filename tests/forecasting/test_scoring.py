@@ -1,0 +1,243 @@
+"""Scores agree with a slow reference, and the words say no more than the test."""
+
+import datetime as dt
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from stock_assets.calendars import WEEKDAYS, get_calendar
+from stock_assets.forecasting.forecasts import LakeVersions, make_forecasts
+from stock_assets.forecasting.scoring import (
+    compare,
+    diebold_mariano,
+    interval_score,
+    pinball,
+    qlike,
+    score,
+    summarise,
+)
+from stock_assets.lake.schemas import QUANTILE_NAMES, QUANTILES, Models, Scores
+
+
+@pytest.fixture(scope="module")
+def forecasts(bars: pl.DataFrame, features: pl.DataFrame, sessions: list[dt.date]) -> pl.DataFrame:
+    cells = bars.filter(pl.col("day") >= sessions[360]).select("day", "ticker")
+    made = make_forecasts(
+        cells, bars, features, Models.create_empty(), dict.__getitem__, range(1, 6),
+        LakeVersions(1, 2, None),
+    )  # fmt: skip
+    # A model somewhat bolder than the baseline, so that the two differ.
+    return made.with_columns(
+        pl.lit("bold").alias("model"),
+        (pl.col("sigma") * 0.9).alias("sigma"),
+        *(pl.col(f"return_{name}") * 0.9 for name in QUANTILE_NAMES),
+    )
+
+
+def slow_pinball(actual: float, quantiles: list[float]) -> float:
+    losses = [
+        level * (actual - q) if actual >= q else (1 - level) * (q - actual)
+        for level, q in zip(QUANTILES, quantiles, strict=True)
+    ]
+    return sum(losses) / len(losses)
+
+
+@settings(deadline=None)
+@given(
+    st.floats(-0.5, 0.5),
+    st.lists(st.floats(-0.5, 0.5), min_size=7, max_size=7).map(sorted),
+)
+def test_pinball_and_winkler_agree_with_their_definitions(
+    actual: float, quantiles: list[float]
+) -> None:
+    row = pl.DataFrame(
+        {"y": [actual]}
+        | {f"return_{n}": [q] for n, q in zip(QUANTILE_NAMES, quantiles, strict=True)}
+    )
+    assert row.select(pinball("y")).item() == pytest.approx(slow_pinball(actual, quantiles))
+    low, high = quantiles[0], quantiles[-1]
+    winkler = high - low
+    if actual < low:
+        winkler += 20 * (low - actual)
+    if actual > high:
+        winkler += 20 * (actual - high)
+    assert row.select(interval_score("y")).item() == pytest.approx(winkler)
+
+
+def test_qlike_is_least_at_the_truth_and_null_without_variance() -> None:
+    sigmas = np.linspace(0.5, 2, 151)
+    rows = pl.DataFrame({"sigma": sigmas, "realised_variance": [1.0] * 151})
+    losses = rows.select(qlike("sigma").alias("loss"))["loss"]
+    assert sigmas[losses.arg_min()] == pytest.approx(1.0)
+    assert losses.min() == pytest.approx(0.0, abs=1e-12)
+    still = rows.with_columns(pl.lit(0.0).alias("realised_variance"))
+    assert still.select(qlike("sigma")).to_series().is_null().all()
+
+
+def test_scores_agree_with_counting_them_one_by_one(
+    forecasts: pl.DataFrame, bars: pl.DataFrame
+) -> None:
+    # A split in the middle: adjusted prices jump, raw ones do not belong to the same shares.
+    split_day = forecasts["day"].unique().sort()[20]
+    after = pl.col("day") >= split_day
+    bars = bars.with_columns(
+        pl.when(after).then(pl.col("raw_close") / 10).otherwise("raw_close").alias("raw_close"),
+        pl.when(after).then(10.0).otherwise(1.0).alias("split_factor"),
+    )
+    forecasts = forecasts.with_columns(
+        pl.when(after).then(pl.col("last_price") / 10).otherwise("last_price").alias("last_price"),
+    )
+    found = score(forecasts, bars)
+    by_cell = {(r["day"], r["ticker"]): r for r in bars.iter_rows(named=True)}
+    calendar = get_calendar(WEEKDAYS)
+    expected = 0
+    scored = {(r["forecast_day"], r["ticker"], r["horizon"]): r for r in found.iter_rows(named=True)}
+    for row in forecasts.iter_rows(named=True):
+        path = [row["day"], *calendar.after(row["day"], row["horizon"])]
+        if (path[-1], row["ticker"]) not in by_cell:
+            continue
+        expected += 1
+        got = scored[row["day"], row["ticker"], row["horizon"]]
+        closes = [by_cell[day, row["ticker"]]["close"] for day in path]
+        actual = math.log(closes[-1] / closes[0])
+        variance = sum(math.log(b / a) ** 2 for a, b in zip(closes[:-1], closes[1:], strict=True))
+        quantiles = [row[f"return_{name}"] for name in QUANTILE_NAMES]
+        ratio = variance / row["sigma"] ** 2
+        assert got["day"] == path[-1]
+        assert got["actual_return"] == pytest.approx(actual)
+        last = by_cell[path[-1], row["ticker"]]
+        factor = last["split_factor"] / by_cell[row["day"], row["ticker"]]["split_factor"]
+        assert got["actual_price"] == pytest.approx(last["raw_close"] * factor)
+        assert got["pinball"] == pytest.approx(slow_pinball(actual, quantiles))
+        assert got["qlike"] == pytest.approx(ratio - math.log(ratio) - 1)
+        assert got["in_80"] == (quantiles[1] <= actual <= quantiles[5])
+        error = (row["last_price"] - got["actual_price"]) / row["last_price"]
+        assert got["random_walk_error"] == pytest.approx(error)
+    assert found.height == expected
+    Scores.validate(found)
+
+
+def test_one_target_day_at_a_time_equals_the_range(
+    forecasts: pl.DataFrame, bars: pl.DataFrame
+) -> None:
+    together = score(forecasts, bars)
+    single = []
+    for day in together["day"].unique().sort():
+        due = forecasts.filter(pl.col("target_day") == day)
+        seen = pl.col("day").is_between(due["day"].min(), day)
+        single.append(score(due, bars.filter(seen)))
+    assert_frame_equal(together, pl.concat(single), check_exact=True)
+
+
+def test_a_missing_bar_on_the_way_leaves_the_variance_unknown(
+    forecasts: pl.DataFrame, bars: pl.DataFrame
+) -> None:
+    days = forecasts["day"].unique().sort()
+    gone = (pl.col("day") == days[10]) & (pl.col("ticker") == "A")
+    found = score(forecasts.filter(~gone), bars.filter(~gone))
+    over = found.filter(
+        (pl.col("ticker") == "A") & (pl.col("forecast_day") < days[10]) & (pl.col("day") > days[10])
+    )
+    assert over.height == 4 + 3 + 2 + 1
+    assert over["qlike"].is_null().all()
+    assert over["pinball"].is_not_null().all()
+
+
+def slow_diebold_mariano(differences: list[float], lags: int) -> float:
+    count = len(differences)
+    mean = sum(differences) / count
+    total = 0.0
+    for i in range(count):
+        for j in range(count):
+            if abs(i - j) <= lags:
+                weight = 1 - abs(i - j) / (lags + 1)
+                total += weight * (differences[i] - mean) * (differences[j] - mean)
+    return mean / math.sqrt(total / count**2)
+
+
+@pytest.mark.parametrize("count", [20, 57, 300])
+def test_diebold_mariano_agrees_with_the_double_sum(count: int) -> None:
+    rng = np.random.default_rng(count)
+    differences = np.convolve(rng.standard_normal(count + 4), np.ones(5), "valid") + 0.3
+    lags = max(5, int(4 * (count / 100) ** (2 / 9)))
+    expected = slow_diebold_mariano(differences.tolist(), lags)
+    assert diebold_mariano(differences) == pytest.approx(expected)
+
+
+def test_diebold_mariano_is_silent_where_it_knows_nothing() -> None:
+    assert diebold_mariano(np.ones(19)) is None
+    assert diebold_mariano(np.ones(50)) is None
+
+
+def test_overlapping_losses_of_equal_forecasts_are_seldom_called_different() -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.standard_normal((400, 304))
+    overlapping = np.stack([np.convolve(row, np.ones(5), "valid") for row in noise])
+    alarms = np.mean([abs(diebold_mariano(row)) > 1.96 for row in overlapping])
+    assert alarms < 0.14  # without Newey-West it is about 0.38
+
+
+def test_a_day_counts_once_however_many_tickers_it_has() -> None:
+    first, second = dt.date(2024, 1, 1), dt.date(2024, 1, 2)
+    rows = pl.DataFrame(
+        {"day": [first] * 9 + [second], "mine": [1.0] * 9 + [3.0], "other": [2.0] * 10}
+    )
+    found = compare(rows, "mine", "other")
+    assert (found.loss, found.other, found.days, found.t) == (2.0, 2.0, 2, None)
+
+
+def scores_with(differences: np.ndarray, model: str = "m") -> pl.DataFrame:
+    first = dt.date(2024, 1, 1)
+    days = [first + dt.timedelta(n) for n in range(len(differences))]
+    count = len(days)
+    return pl.DataFrame(
+        {
+            "day": days, "ticker": ["A"] * count, "horizon": [1] * count, "model": [model] * count,
+            "pinball": 1 - differences, "baseline_pinball": [1.0] * count,
+            "interval_score_90": [1.0] * count, "baseline_interval_score_90": [1.0] * count,
+            "qlike": [0.5] * count, "baseline_qlike": [0.5] * count,
+            **{name: [True] * count for name in (
+                "in_50", "in_80", "in_90", "baseline_in_80", "baseline_in_90")},
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "shift", "scale", "said"),
+    [
+        (100, 0.05, 0.01, "better than luck explains"),
+        (100, -0.05, 0.01, "worse than luck explains"),
+        (100, 0.001, 0.1, "may be luck"),
+        (10, 0.05, 0.01, "too few days"),
+    ],
+)
+def test_the_sentence_claims_no_more_than_the_test_shows(
+    count: int, shift: float, scale: float, said: str
+) -> None:
+    noise = np.random.default_rng(4).standard_normal(count) * scale
+    summary = summarise(scores_with(shift + noise - noise.mean()))
+    assert said in summary.sentence
+    assert summary.total.pinball_skill == pytest.approx(100 * shift)
+
+
+def test_the_baseline_is_not_compared_with_itself() -> None:
+    summary = summarise(scores_with(np.zeros(50), model="baseline"))
+    assert "nothing to compare" in summary.sentence
+    assert summary.by_model_share == 0
+
+
+def test_the_summary_has_all_horizons_and_refuses_nothing_at_all(
+    forecasts: pl.DataFrame, bars: pl.DataFrame
+) -> None:
+    scores = score(forecasts, bars)
+    summary = summarise(scores)
+    assert [item.horizon for item in summary.by_horizon] == [1, 2, 3, 4, 5]
+    assert summary.total.forecasts == sum(item.forecasts for item in summary.by_horizon)
+    assert summary.total.coverage_80 == pytest.approx(scores["in_80"].mean())
+    with pytest.raises(ValueError, match="no scores"):
+        summarise(scores.clear())
