@@ -84,8 +84,11 @@ def build_transform(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     )
     def transform(context: dg.AssetExecutionContext, dbt: DbtCliResource, lake: LakeResource):  # noqa: ANN202
         area = slice_of(context, grid)
-        with requested(build_request(settings, area, run_id=context.run_id)):
-            for event in dbt.cli(list(BUILD_ARGUMENTS), context=context).stream():
+        with requested(build_request(settings, area, run_id=context.run_id)) as request:
+            # What dbt stages goes away with the request, and no other run writes there.
+            target = request.parent / "target"
+            invocation = dbt.cli(list(BUILD_ARGUMENTS), context=context, target_path=target)
+            for event in invocation.stream():
                 if not isinstance(event, dg.Output):
                     yield event
                     continue

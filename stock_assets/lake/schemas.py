@@ -118,7 +118,8 @@ class Features(dy.Schema):
     """What is known of a ticker at a session's close. The model sees these and nothing else.
 
     Windows count sessions of the ticker's exchange, this one included; a window of n sessions
-    holds at most n bars. Null where the window is not filled enough (dbt/models/features.sql).
+    holds at most n bars. Null where fewer than half of a window's sessions have a value
+    (dbt/macros/statistics.sql).
     """
 
     day = _day("The session at whose close all of this is known.")

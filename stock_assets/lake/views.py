@@ -14,7 +14,6 @@ import duckdb
 import polars as pl
 
 from stock_assets.lake.schemas import TABLES
-from stock_assets.lake.store import YEAR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +35,8 @@ def register_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> dict[st
         else:
             versions[name] = found.version()
             connection.register(backing, found.to_pyarrow_dataset())
-        columns = ", ".join(f'"{column}"' for column in schema.column_names() if column != YEAR)
+        # By name: the physical year stays hidden.
+        columns = ", ".join(f'"{column}"' for column in schema.column_names())
         connection.execute(f"create or replace view {name} as select {columns} from {backing}")  # noqa: S608
     return versions
 
