@@ -28,7 +28,7 @@ ENV PATH=/app/.venv/bin:$PATH \
     STOCK_ASSETS_LAKE__PATH=/lake \
     DO_NOT_TRACK=1 \
     MLFLOW_DISABLE_TELEMETRY=true
-USER assets
+USER 10001
 VOLUME /lake
 # 3000: the UI. 3001: the saved drift pages that it links to.
 EXPOSE 3000 3001

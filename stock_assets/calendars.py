@@ -11,13 +11,9 @@ import bisect
 import datetime as dt
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from stock_assets.errors import SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 WEEKDAYS = "weekdays"
 """The calendar of a ticker without an exchange: Monday to Friday, closing at midnight UTC."""
@@ -180,6 +176,7 @@ def get_calendar(name: str) -> Calendar:
     return Calendar(name, timezone, close, days)
 
 
-def union_sessions(names: Iterable[str]) -> tuple[dt.date, ...]:
+@functools.cache
+def union_sessions(names: tuple[str, ...]) -> tuple[dt.date, ...]:
     """Days that are a session of at least one of the calendars, sorted."""
     return tuple(sorted(set().union(*(get_calendar(name).sessions for name in names))))

@@ -15,6 +15,7 @@ from stock_assets.assets.transform import build_transform, dbt_resource
 from stock_assets.automation.conditions import build_automation_sensor
 from stock_assets.automation.inbox import build_inbox_sensor
 from stock_assets.automation.jobs import build_jobs
+from stock_assets.automation.retraining import build_training_due_sensor
 from stock_assets.automation.schedules import build_schedules
 from stock_assets.instance.event_log import enable_event_batching
 from stock_assets.partitions import Grid
@@ -26,7 +27,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     # Runs that Dagster starts in processes of their own pass here too.
     enable_event_batching()
     grid = Grid.of(settings)
-    jobs = build_jobs(grid)
+    jobs = build_jobs()
     return dg.Definitions(
         assets=[
             build_ingest(settings, grid),
@@ -41,6 +42,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         schedules=build_schedules(settings, grid, jobs),
         sensors=[
             build_automation_sensor(),
+            build_training_due_sensor(settings, grid, jobs),
             build_inbox_sensor(settings, grid, jobs),
         ],
         resources={"lake": LakeResource(database=":memory:", root=str(settings.lake_dir)),

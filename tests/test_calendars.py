@@ -122,7 +122,7 @@ def test_an_unknown_exchange_is_named_with_what_there_is(name):
 
 
 def test_the_union_holds_each_day_once_in_order():
-    days = union_sessions(["XMOS", "XNYS", WEEKDAYS])
+    days = union_sessions(("XMOS", "XNYS", WEEKDAYS))
 
     assert list(days) == sorted(set(days))
     assert set(days) >= set(get_calendar("XMOS").sessions)

@@ -1,4 +1,4 @@
-"""The lines between the packages, read from the source: who imports what, and what is documented."""
+"""The lines between the packages, read from the source: who imports what, what is documented."""
 
 from __future__ import annotations
 

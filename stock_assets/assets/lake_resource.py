@@ -39,7 +39,7 @@ class LakeResource(DuckDBResource):
         self, context: dg.AssetExecutionContext, table: str, rows: pl.DataFrame, area: Slice
     ) -> Written:
         """Make `rows` the slice's rows of `table`; the commit names the run that made it."""
-        written = self.lake.write(table, rows, area, note={"dagster_run": context.run_id})
+        written = self.lake.write(table, rows, area, note={"dagster_run": context.run.run_id})
         verb = "wrote" if written.changed else "already held"
         context.log.info(
             f"{table} {verb} {written.rows} rows of {area} in version {written.version}"

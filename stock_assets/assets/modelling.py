@@ -67,7 +67,7 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
                 training_data,
                 registry,
                 settings,
-                forced=[days[-1]] if FORCE_TAG in context.run_tags else [],
+                forced=[days[-1]] if FORCE_TAG in context.run.tags else [],
                 lake_versions=_versions(lake, "bars", "features"),
             )
         written = lake.write(context, "models", result.rows, area)

@@ -84,7 +84,7 @@ def build_transform(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     )
     def transform(context: dg.AssetExecutionContext, dbt: DbtCliResource, lake: LakeResource):  # noqa: ANN202
         area = slice_of(context, grid)
-        with requested(build_request(settings, area, run_id=context.run_id)) as request:
+        with requested(build_request(settings, area, run_id=context.run.run_id)) as request:
             # What dbt stages goes away with the request, and no other run writes there.
             target = request.parent / "target"
             invocation = dbt.cli(list(BUILD_ARGUMENTS), context=context, target_path=target)

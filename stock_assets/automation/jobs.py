@@ -7,8 +7,6 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
     UnresolvedAssetJobDefinition,
 )
 
-from stock_assets.partitions import Grid
-
 DAILY_ASSETS = ("candles", "quarantine", "bars", "features", "drift", "forecasts", "scores")
 """All but `model`: live forecasts come from the model in force."""
 
@@ -27,25 +25,22 @@ class Jobs:
         return [self.daily, self.retrain, self.everything]
 
 
-def build_jobs(grid: Grid) -> Jobs:
-    """Jobs over the grid's partitions."""
+def build_jobs() -> Jobs:
+    """Jobs over the assets' partitions."""
     return Jobs(
         daily=dg.define_asset_job(
             "daily_slice",
             selection=dg.AssetSelection.assets(*DAILY_ASSETS),
-            partitions_def=grid.definition,
             description="A day's slice from candles to scores, with the model in force.",
         ),
         retrain=dg.define_asset_job(
             "retrain",
             selection=dg.AssetSelection.assets(*RETRAIN_ASSETS),
-            partitions_def=grid.definition,
             description="The decision to train or carry on, and the forecasts that follow.",
         ),
         everything=dg.define_asset_job(
             "everything",
             selection=dg.AssetSelection.all(),
-            partitions_def=grid.definition,
             description="The whole graph: what a backfill of history runs.",
         ),
     )

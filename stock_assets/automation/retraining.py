@@ -1,5 +1,55 @@
 """A sensor for what no failed check announces: no model yet, or a training due by the calendar.
 
-When drift asks for a training is in `conditions.py`; whether one really happens is decided in
-`forecasting/decision.py`, from the same numbers.
+When drift asks for a training is in `conditions.py`. Whether a training is due, and whether it
+then really happens, is decided in `forecasting/decision.py`, from the same numbers.
 """
+
+import datetime as dt
+
+import dagster as dg
+import polars as pl
+
+from stock_assets.automation.jobs import Jobs
+from stock_assets.forecasting.decision import training_due
+from stock_assets.lake.store import Lake
+from stock_assets.lake.views import connect, latest_before, rows
+from stock_assets.partitions import Grid
+from stock_assets.settings import Settings
+
+
+def build_training_due_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.SensorDefinition:
+    """The sensor that asks for `model` of the newest day when a training is due on it."""
+
+    @dg.sensor(
+        name="training_due",
+        job=jobs.retrain,
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks for a training when there is no model yet or the cadence is due.",
+    )
+    def training_due_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        day = newest_forecast_day(Lake(settings.lake_dir))
+        if day is None or day < grid.sessions[0]:
+            return dg.SkipReason("the lake holds no forecast yet")
+        with connect(Lake(settings.lake_dir)) as connection:
+            known = pl.concat(
+                [latest_before(connection, "models", day), rows(connection, "models", day, day)]
+            )
+        # Drift is left out: the condition on its check asks, and would otherwise be asked twice.
+        why = training_due(day, known, None, settings)
+        if why is None:
+            return dg.SkipReason(f"no training is due on {day}")
+        area = grid.slice(day, day, settings.tickers)
+        # One request a day: a training that finds too few rows says so and is not asked for again.
+        return dg.RunRequest(
+            run_key=f"training:{day}", tags={**grid.tags(area), "stock_assets/why": why}
+        )
+
+    return training_due_sensor
+
+
+def newest_forecast_day(lake: Lake) -> dt.date | None:
+    """The last day with forecasts; the day that a training would serve."""
+    with connect(lake) as connection:
+        ((day,),) = connection.sql("select max(day) from forecasts").fetchall()
+    return day

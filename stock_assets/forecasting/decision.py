@@ -127,6 +127,24 @@ def decide(  # noqa: PLR0913, PLR0917
     )
 
 
+def training_due(
+    day: dt.date, known: pl.DataFrame, drift_share: float | None, settings: Settings
+) -> str | None:
+    """Why a training would be tried at `day`'s close; None when the model in force is carried on.
+
+    `known` are each ticker's latest rows of `Models` up to `day`. A day that has been decided is
+    not due again.
+    """
+    if known.filter(pl.col("day") == day).height:
+        return None
+    history = History()
+    for row in known.sort("day", "ticker").iter_rows(named=True):
+        history.record(row["ticker"], InForce.of_row(row))
+    return _trigger(
+        day, history.state(settings.tickers[0]), drift_share, settings
+    )
+
+
 def _last_day(cells: pl.DataFrame) -> dt.date:
     last = cells["day"].max()
     return last if isinstance(last, dt.date) else dt.date.min
@@ -138,7 +156,6 @@ class _Walk:
     def __init__(self, trainer: _Trainer, known: pl.DataFrame, settings: Settings) -> None:
         self.trainer = trainer
         self.settings = settings
-        self.sessions = union_sessions(settings.exchanges)
         self.history = History()
         self.others = known.sort("day", "ticker").to_dicts()
         self.place = 0
@@ -191,7 +208,7 @@ class _Walk:
         self, day: dt.date, state: InForce, drift_share: float | None, *, forced: bool
     ) -> dict[str, Any]:
         """A row without its cell: what is in force after `day` for all whose state is `state`."""
-        why = "forced" if forced else self._trigger(day, state, drift_share)
+        why = "forced" if forced else _trigger(day, state, drift_share, self.settings)
         if why is None:
             return self._kept(state, self._waiting(day, state))
         attempt = self.trainer.attempt(day, state)
@@ -209,30 +226,8 @@ class _Walk:
             verdict=record.verdict,
         )
 
-    def _trigger(self, day: dt.date, state: InForce, drift_share: float | None) -> str | None:
-        """Why a training is due on `day`; None when it is not."""
-        forecast, waited = self.settings.forecast, self._waited(day, state)
-        if waited is None:
-            return "no model in force"
-        if state.model == BASELINE and waited > forecast.cooldown:
-            return f"no model in force, {waited} sessions since the last attempt"
-        if waited >= forecast.cadence:
-            return f"cadence, {waited} sessions since the last attempt"
-        threshold = self.settings.drift.universe_share
-        if drift_share is not None and drift_share >= threshold and waited > forecast.cooldown:
-            return f"drift of {100 * drift_share:.0f} % of the universe"
-        return None
-
-    def _waited(self, day: dt.date, state: InForce) -> int | None:
-        """Sessions of any exchange of the universe since the last attempt."""
-        if state.attempted_day is None:
-            return None
-        return bisect.bisect_left(self.sessions, day) - bisect.bisect_left(
-            self.sessions, state.attempted_day
-        )
-
     def _waiting(self, day: dt.date, state: InForce) -> str:
-        forecast, waited = self.settings.forecast, self._waited(day, state)
+        forecast, waited = self.settings.forecast, _waited(day, state, self.settings)
         assert waited is not None
         due = forecast.cadence
         if state.model == BASELINE:
@@ -277,6 +272,31 @@ class _Data:
     features: pl.DataFrame
     labelled: pl.DataFrame
     rows: pl.DataFrame
+
+
+def _trigger(
+    day: dt.date, state: InForce, drift_share: float | None, settings: Settings
+) -> str | None:
+    """Why a training is due on `day`; None when it is not."""
+    waited = _waited(day, state, settings)
+    if waited is None:
+        return "no model in force"
+    if state.model == BASELINE and waited > settings.forecast.cooldown:
+        return f"no model in force, {waited} sessions since the last attempt"
+    if waited >= settings.forecast.cadence:
+        return f"cadence, {waited} sessions since the last attempt"
+    moved = drift_share is not None and drift_share >= settings.drift.universe_share
+    if drift_share is not None and moved and waited > settings.forecast.cooldown:
+        return f"drift of {100 * drift_share:.0f} % of the universe"
+    return None
+
+
+def _waited(day: dt.date, state: InForce, settings: Settings) -> int | None:
+    """Sessions of any exchange of the universe since the last attempt."""
+    if state.attempted_day is None:
+        return None
+    sessions = union_sessions(settings.exchanges)
+    return bisect.bisect_left(sessions, day) - bisect.bisect_left(sessions, state.attempted_day)
 
 
 class _Trainer:

@@ -97,9 +97,7 @@ def rows(  # noqa: PLR0913
 _RECENT = dt.timedelta(days=400)
 
 
-def latest_before(
-    connection: duckdb.DuckDBPyConnection, table: str, day: dt.date
-) -> pl.DataFrame:
+def latest_before(connection: duckdb.DuckDBPyConnection, table: str, day: dt.date) -> pl.DataFrame:
     """Each ticker's newest rows of `table` dated before `day`, sorted by the table's key.
 
     Looks at the year before first, so that a long history costs nothing; a ticker that has been

@@ -82,7 +82,7 @@ def test_market_has_what_the_models_must_stand(whole) -> None:
     gold = features.filter(pl.col("ticker") == "GOLD", pl.col("day") == LAST)
     assert gold.select("volume_z_63", "rank_ret_21d", "market_dispersion").row(0) == (None,) * 3
     assert gold.select("market_tickers", "beta_63", "range_1d").row(0) == (1, 1.0, 0.0)
-    off_calendar = ~pl.col("day").is_in(union_sessions(["XMOS", "XNYS", "weekdays"]))
+    off_calendar = ~pl.col("day").is_in(union_sessions(("XMOS", "XNYS", "weekdays")))
     assert bars.filter(off_calendar).height == 1
     assert features.filter(off_calendar).height == 0
     late = features.filter(pl.col("ticker") == "LATE")
@@ -109,7 +109,7 @@ def test_split_leaves_no_jump_and_changes_no_earlier_row(new_warehouse, market, 
 def test_day_by_day_equals_one_range_bit_for_bit(new_warehouse, whole, market) -> None:
     warehouse = new_warehouse()
     warehouse.put(market)
-    days = [day for day in union_sessions(["XMOS", "XNYS", "weekdays"]) if day <= LAST]
+    days = [day for day in union_sessions(("XMOS", "XNYS", "weekdays")) if day <= LAST]
     days = days[days.index(CELLS_FROM) :]
     warehouse.build(None, days[0])
     for day in days[1:]:

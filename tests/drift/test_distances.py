@@ -108,9 +108,7 @@ def test_windows_are_the_sessions_of_the_tickers_own_exchange(market, make_featu
     features = make_features()
     found = distances(features, everything(market), market)
 
-    looked_up = {
-        (row["day"], row["ticker"]): row for row in features.iter_rows(named=True)
-    }
+    looked_up = {(row["day"], row["ticker"]): row for row in features.iter_rows(named=True)}
     checked = 0
     for row in found.filter(pl.int_range(pl.len()) % 7 == 0).iter_rows(named=True):
         sessions = get_calendar(market.instrument(row["ticker"]).exchange).between(
@@ -246,13 +244,9 @@ def test_too_few_values_give_no_distance_and_no_drift(market, make_features):
 def test_infinite_values_count_as_missing(market, make_features):
     features = make_features(missing=0)
     infinite = features.with_columns(
-        ret_1d=pl.when(pl.col("day") == dt.date(2024, 6, 20))
-        .then(float("inf"))
-        .otherwise("ret_1d")
+        ret_1d=pl.when(pl.col("day") == dt.date(2024, 6, 20)).then(float("inf")).otherwise("ret_1d")
     )
-    missing = infinite.with_columns(
-        ret_1d=pl.when(pl.col("ret_1d").is_finite()).then("ret_1d")
-    )
+    missing = infinite.with_columns(ret_1d=pl.when(pl.col("ret_1d").is_finite()).then("ret_1d"))
 
     area = everything(market)
     assert distances(infinite, area, market).equals(distances(missing, area, market))

@@ -61,9 +61,7 @@ def test_the_page_pools_each_tickers_own_windows(market, make_features, verdict_
 
 
 @pytest.mark.slow
-def test_the_page_says_what_it_compares_and_what_was_found(
-    market, shifted, verdict_of, tmp_path
-):
+def test_the_page_says_what_it_compares_and_what_was_found(market, shifted, verdict_of, tmp_path):
     verdict = verdict_of(shifted)
     path = tmp_path / "reports" / "drift" / "page.html"
 

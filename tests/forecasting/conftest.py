@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,6 @@ from stock_assets.forecasting.model import PARAMETERS, VolatilityModel
 from stock_assets.forecasting.registry import Registered, TrainingRecord
 from stock_assets.lake.schemas import Bars, Features
 from stock_assets.settings import Settings
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -40,9 +40,7 @@ def test_one_day_at_a_time_equals_the_range(
     assert_frame_equal(together, pl.concat(single), check_exact=True)
 
 
-def test_the_lookback_is_bounded(
-    make_bars, features_of
-) -> None:
+def test_the_lookback_is_bounded(make_bars, features_of) -> None:
     bars = make_bars(["A", "B"], 700)
     features, days = features_of(bars), bars["day"].unique().sort()
     last = bars.filter(pl.col("day") == days[-1])

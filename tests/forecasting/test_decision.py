@@ -2,11 +2,13 @@
 
 import datetime as dt
 from collections.abc import Callable
+from dataclasses import replace
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from stock_assets.forecasting import decision
 from stock_assets.forecasting.decision import DecisionResult, decide
 from stock_assets.forecasting.registry import Registry
 from stock_assets.lake.schemas import Models
@@ -24,7 +26,7 @@ def days(sessions: list[dt.date]) -> list[dt.date]:
 def run(bars, features, registry, make_settings) -> Callable[..., DecisionResult]:
     """Decide days x tickers over the simulated market, as `forecasting` of a lake would."""
 
-    def decided(  # noqa: PLR0913
+    def decided(
         days, tickers=EVERYONE, known=NONE, shares=None, *, registry=registry, cut=None,
         market=(bars, features), settings=None, forced=(), loads=None,
     ):  # fmt: skip
@@ -79,9 +81,7 @@ def test_a_changed_future_changes_no_decision(run, days, bars, features, registr
     wild = bars.with_columns(
         pl.when(later).then(pl.col("close") * 3).otherwise("close").alias("close")
     )
-    blind = features.with_columns(
-        pl.when(later).then(1.0).otherwise("vol_ewma").alias("vol_ewma")
-    )
+    blind = features.with_columns(pl.when(later).then(1.0).otherwise("vol_ewma").alias("vol_ewma"))
     whole = run(days).rows.filter(pl.col("day") <= last)
     other = run(days, market=(wild, blind), registry=type(registry)()).rows
     assert_frame_equal(other.filter(pl.col("day") <= last), whole, check_exact=True)
@@ -89,8 +89,6 @@ def test_a_changed_future_changes_no_decision(run, days, bars, features, registr
 
 def test_a_planted_leak_is_caught_by_the_same_cut(run, days, registry, monkeypatch) -> None:
     """Labels that are said to end before they do let the future into a training."""
-    from stock_assets.forecasting import decision
-
     honest = decision.labels
 
     def leaking(bars: pl.DataFrame) -> pl.DataFrame:
@@ -105,8 +103,6 @@ def test_a_planted_leak_is_caught_by_the_same_cut(run, days, registry, monkeypat
 
 
 def test_a_rerun_fits_nothing_and_says_the_same(run, days, monkeypatch) -> None:
-    from stock_assets.forecasting import decision
-
     first = run(days)
     monkeypatch.setattr(decision, "fit", None)
     again = run(days, known=first.rows)
@@ -160,18 +156,12 @@ def test_too_few_rows_leave_the_baseline_in_force_and_say_so(run, sessions, make
 def test_a_rejected_challenger_leaves_the_old_in_force_until_the_cooldown_is_over(
     run, days, monkeypatch
 ) -> None:
-    from dataclasses import replace
-
-    from stock_assets.forecasting import decision
-
     honest = decision.judge
-    monkeypatch.setattr(
-        decision, "judge", lambda losses: replace(honest(losses), accepted=False)
-    )
+    monkeypatch.setattr(decision, "judge", lambda losses: replace(honest(losses), accepted=False))
     result = run(days[:25])
     tried = decisions(result.rows)
     assert list(tried) == [days[0], days[11], days[22]]
-    assert {decision for decision, _ in tried.values()} == {"rejected"}
+    assert {outcome for outcome, _ in tried.values()} == {"rejected"}
     assert result.rows["model"].unique().to_list() == ["baseline"]
     assert "champion" not in result.aliases
     assert result.aliases["challenger"] == result.attempts[-1].model_id
@@ -246,3 +236,13 @@ def test_with_the_real_registry_the_decision_is_the_same_and_the_model_is_there(
     assert kept.load(name).forecast(features.tail(6)).height == 30
     for alias, model in real.aliases.items():
         assert kept.set_alias(alias, model)
+
+
+def test_a_models_name_says_what_it_was_judged_against(run, days) -> None:
+    older = run([days[0]])
+    name = older.rows["model"][0]
+    assert name != "baseline"
+    alone = run([days[50]]).attempts[0]
+    against = run([days[50]], known=older.rows).attempts[0]
+    assert alone.day == against.day == days[50]
+    assert alone.model_id != against.model_id

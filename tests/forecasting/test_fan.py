@@ -15,7 +15,7 @@ def forecasts(bars, features) -> pl.DataFrame:
     cells = bars.filter(pl.col("day") == bars["day"].max()).select("day", "ticker")
     versions = LakeVersions(1, 1, None)
     none = Models.create_empty()
-    return make_forecasts(cells, bars, features, none, dict().get, range(1, 6), versions)
+    return make_forecasts(cells, bars, features, none, {}.get, range(1, 6), versions)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6])

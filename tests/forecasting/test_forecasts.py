@@ -1,7 +1,7 @@
 """There is always a forecast, it says who made it, and no future reaches it."""
 
-import datetime as dt
 import time
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -39,8 +39,22 @@ def models(sessions) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def made(cells, bars, features, models, model) -> pl.DataFrame:
-    return make_forecasts(cells, bars, features, models, {"m": model}.get, HORIZONS, VERSIONS)
+def forecast(bars, features, models, model) -> Callable[..., pl.DataFrame]:
+    """Forecast cells by "m"; other frames than the usual ones by name."""
+    usual = {"bars": bars, "features": features, "models": models}
+
+    def made(cells: pl.DataFrame, **other: pl.DataFrame) -> pl.DataFrame:
+        frames = usual | other
+        return make_forecasts(
+            cells, **frames, load_model={"m": model}.get, horizons=HORIZONS, versions=VERSIONS
+        )
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def made(cells, forecast) -> pl.DataFrame:
+    return forecast(cells)
 
 
 def test_every_cell_with_a_bar_has_every_horizon(made, cells) -> None:
@@ -82,30 +96,29 @@ def test_the_target_is_the_calendars_next_session(made) -> None:
 
 
 def test_one_day_at_a_time_without_the_future_equals_the_range(
-    made, cells, bars, features, models, model
+    cells, forecast, bars, features, models
 ) -> None:
     single = []
     for day in cells["day"].unique().sort():
         seen = pl.col("day").is_between(lookback_start([WEEKDAYS], day), day)
         single.append(
-            make_forecasts(
-                cells.filter(pl.col("day") == day), bars.filter(seen), features.filter(seen),
-                models.filter(pl.col("day") <= day), {"m": model}.get, HORIZONS, VERSIONS,
+            forecast(
+                cells.filter(pl.col("day") == day),
+                bars=bars.filter(seen),
+                features=features.filter(seen),
+                models=models.filter(pl.col("day") <= day),
             )
-        )  # fmt: skip
-    assert_frame_equal(made, pl.concat(single), check_exact=True)
+        )
+    assert_frame_equal(forecast(cells), pl.concat(single), check_exact=True)
 
 
-def test_some_tickers_get_what_all_get(made, cells, bars, features, models, model) -> None:
+def test_some_tickers_get_what_all_get(made, cells, forecast) -> None:
     few = pl.col("ticker").is_in(["B", "E"])
-    alone = make_forecasts(
-        cells.filter(few), bars, features, models, {"m": model}.get, HORIZONS, VERSIONS
-    )
-    assert_frame_equal(alone, made.filter(few), check_exact=True)
+    assert_frame_equal(forecast(cells.filter(few)), made.filter(few), check_exact=True)
 
 
 def test_a_new_ticker_and_a_stuck_price_get_the_baseline(
-    cells, bars, features, models, model, sessions
+    cells, forecast, features, sessions
 ) -> None:
     late = pl.col("day") >= sessions[390]
     new, stuck = pl.col("ticker") == "A", pl.col("ticker") == "B"
@@ -113,7 +126,7 @@ def test_a_new_ticker_and_a_stuck_price_get_the_baseline(
         pl.when(late & new).then(None).when(late & stuck).then(0.0).otherwise("vol_ewma")
         .alias("vol_ewma")
     )  # fmt: skip
-    made = make_forecasts(cells, bars, odd, models, {"m": model}.get, HORIZONS, VERSIONS)
+    made = forecast(cells, features=odd)
     Forecasts.validate(made)
     assert made.height == 5 * cells.height
     served = made.filter(late).group_by("ticker").agg(pl.col("model").unique()).sort("ticker")
@@ -121,32 +134,31 @@ def test_a_new_ticker_and_a_stuck_price_get_the_baseline(
 
 
 def test_a_split_keeps_prices_in_the_shares_of_the_day(
-    made, cells, bars, features, models, model, sessions
+    made, cells, forecast, bars, sessions
 ) -> None:
     after = pl.col("day") >= sessions[400]
     halved = bars.with_columns(
         pl.when(after).then(pl.col("raw_close") / 2).otherwise("raw_close").alias("raw_close")
     )
-    other = make_forecasts(cells, halved, features, models, {"m": model}.get, HORIZONS, VERSIONS)
+    other = forecast(cells, bars=halved)
     assert other["return_q05"].equals(made["return_q05"])
     half = pl.when(after).then(0.5).otherwise(1.0)
     expected = made.select(pl.col("price_q95") * half)["price_q95"].to_numpy()
     assert other["price_q95"].to_numpy() == pytest.approx(expected)
 
 
-def test_without_bars_there_is_nothing_to_forecast(cells, bars, features, models) -> None:
-    absent = cells.with_columns(pl.lit("Z").alias("ticker"))
-    found = make_forecasts(absent, bars, features, models, dict().get, HORIZONS, VERSIONS)
+def test_without_bars_there_is_nothing_to_forecast(cells, forecast) -> None:
+    found = forecast(cells.with_columns(pl.lit("Z").alias("ticker")))
     assert found.is_empty()
     assert found.columns == Forecasts.column_names()
 
 
-def test_a_year_of_fifty_tickers_takes_seconds(make_bars, features_of, model, models) -> None:
+def test_a_year_of_fifty_tickers_takes_seconds(make_bars, features_of, forecast) -> None:
     bars = make_bars([f"T{n:02}" for n in range(50)], 760)
     features = features_of(bars)
     cells = bars.filter(pl.col("day") >= bars["day"].unique().sort()[510]).select("day", "ticker")
     began = time.process_time()
-    made = make_forecasts(cells, bars, features, models, {"m": model}.get, HORIZONS, VERSIONS)
+    made = forecast(cells, bars=bars, features=features)
     # Two seconds on a quiet machine; processor time, so that a busy one does not fail it.
     assert time.process_time() - began < 8
     assert made.height == 250 * 50 * 5

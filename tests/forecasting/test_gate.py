@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from stock_assets.forecasting.gate import judge, pinball_losses
+from stock_assets.lake.schemas import QUANTILE_NAMES
 
 DAYS = [dt.date(2024, 1, 1) + dt.timedelta(n) for n in range(40)]
 
@@ -32,7 +33,7 @@ def losses(challenger: float, baseline: float, in_force: float | None) -> pl.Dat
     ],
 )
 def test_both_must_be_met(
-    challenger: float, baseline: float, in_force: float | None, accepted: bool
+    challenger: float, baseline: float, in_force: float | None, *, accepted: bool
 ) -> None:
     verdict = judge(losses(challenger, baseline, in_force))
     assert verdict.accepted == accepted
@@ -45,7 +46,7 @@ def test_both_must_be_met(
 
 def test_losses_are_of_the_same_rows_for_all(labelled: pl.DataFrame) -> None:
     whole = labelled.select("day", "ticker", pl.lit(1, pl.Int32).alias("horizon")).with_columns(
-        *(pl.lit(0.0).alias(f"return_q{level}") for level in ("05", "10", "25", "50", "75", "90", "95"))
+        *(pl.lit(0.0).alias(f"return_{name}") for name in QUANTILE_NAMES)
     )
     part = whole.filter(pl.col("ticker") != "A")
     found = pinball_losses({"one": whole, "other": part}, labelled)

@@ -39,9 +39,7 @@ def reference(closes: dict[dt.date, float], day: dt.date) -> dict[str, float | d
 
 @settings(deadline=None)
 @given(
-    st.dictionaries(
-        st.sampled_from(SESSIONS[:50]), st.floats(0.01, 1e5), min_size=1, max_size=50
-    )
+    st.dictionaries(st.sampled_from(SESSIONS[:50]), st.floats(0.01, 1e5), min_size=1, max_size=50)
 )
 def test_labels_agree_with_counting_sessions_one_by_one(closes: dict[dt.date, float]) -> None:
     for row in labels(bars_of(closes)).iter_rows(named=True):

@@ -132,9 +132,10 @@ def test_a_series_without_a_range_or_volume_has_unknown_inputs_not_infinite_ones
 
 def test_stuck_prices_neither_break_fitting_nor_calibration(rows: pl.DataFrame) -> None:
     stuck = rows.with_columns(
-        pl.when(pl.col("ticker") == "A").then(0.0).otherwise("realised_variance").alias(
-            "realised_variance"
-        ),
+        pl.when(pl.col("ticker") == "A")
+        .then(0.0)
+        .otherwise("realised_variance")
+        .alias("realised_variance"),
         *(pl.lit(0.0).alias(f"y{h}") for h in range(1, 6)),
     )
     calibration = calibrate(fit(stuck), stuck.tail(700))
@@ -145,8 +146,10 @@ def test_rows_with_an_unmeasured_volatility_are_not_trained_on(
     features: pl.DataFrame, labelled: pl.DataFrame
 ) -> None:
     broken = features.with_columns(
-        pl.when(pl.col("ticker") == "A").then(None)
-        .when(pl.col("ticker") == "B").then(0.0)
+        pl.when(pl.col("ticker") == "A")
+        .then(None)
+        .when(pl.col("ticker") == "B")
+        .then(0.0)
         .otherwise("vol_ewma")
         .alias("vol_ewma")
     )

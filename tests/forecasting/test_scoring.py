@@ -1,6 +1,7 @@
 """Scores agree with a slow reference, and the words say no more than the test."""
 
 import datetime as dt
+import itertools
 import math
 
 import numpy as np
@@ -96,7 +97,9 @@ def test_scores_agree_with_counting_them_one_by_one(
     by_cell = {(r["day"], r["ticker"]): r for r in bars.iter_rows(named=True)}
     calendar = get_calendar(WEEKDAYS)
     expected = 0
-    scored = {(r["forecast_day"], r["ticker"], r["horizon"]): r for r in found.iter_rows(named=True)}
+    scored = {
+        (r["forecast_day"], r["ticker"], r["horizon"]): r for r in found.iter_rows(named=True)
+    }
     for row in forecasts.iter_rows(named=True):
         path = [row["day"], *calendar.after(row["day"], row["horizon"])]
         if (path[-1], row["ticker"]) not in by_cell:
@@ -105,7 +108,7 @@ def test_scores_agree_with_counting_them_one_by_one(
         got = scored[row["day"], row["ticker"], row["horizon"]]
         closes = [by_cell[day, row["ticker"]]["close"] for day in path]
         actual = math.log(closes[-1] / closes[0])
-        variance = sum(math.log(b / a) ** 2 for a, b in zip(closes[:-1], closes[1:], strict=True))
+        variance = sum(math.log(b / a) ** 2 for a, b in itertools.pairwise(closes))
         quantiles = [row[f"return_{name}"] for name in QUANTILE_NAMES]
         ratio = variance / row["sigma"] ** 2
         assert got["day"] == path[-1]

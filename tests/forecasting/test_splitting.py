@@ -1,6 +1,7 @@
 """Sets are divided in time, purged, and a division by rows would be noticed."""
 
 import datetime as dt
+import itertools
 
 import polars as pl
 import pytest
@@ -13,7 +14,7 @@ from stock_assets.forecasting.splitting import MIN_DAYS, split
 def overlaps(sets: list[pl.DataFrame]) -> int:
     """Pairs of neighbouring sets of which the earlier has a label window reaching the later."""
     found = 0
-    for earlier, later in zip(sets[:-1], sets[1:], strict=True):
+    for earlier, later in itertools.pairwise(sets):
         # The windows of `later` begin after the close of its first day.
         found += int(earlier["label_end"].max() > later["day"].min())
     return found
@@ -55,9 +56,9 @@ def test_an_unpurged_division_is_caught(labelled: pl.DataFrame) -> None:
 @pytest.mark.parametrize(("days", "later"), [(80, 16), (1000, 200), (3000, 250)])
 def test_the_later_sets_shrink_with_a_short_history(days: int, later: int) -> None:
     first = dt.date(2010, 1, 1)
-    rows = pl.DataFrame(
-        {"day": [first + dt.timedelta(n) for n in range(days)]}
-    ).with_columns((pl.col("day") + dt.timedelta(5)).alias("label_end"))
+    rows = pl.DataFrame({"day": [first + dt.timedelta(n) for n in range(days)]}).with_columns(
+        (pl.col("day") + dt.timedelta(5)).alias("label_end")
+    )
     sets = split(rows, dt.date(2030, 1, 1))
     assert sets is not None
     assert rows.filter(sets.validation()).height == later

@@ -150,8 +150,9 @@ def test_any_series_of_writes_leaves_what_a_dictionary_would_hold(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(first=st.integers(0, 24), length=st.integers(0, 10), ticker=st.sampled_from("ABX"))
-def test_reading_a_slice_is_reading_all_and_choosing(tmp_path_factory, drift_rows, day, first, length,
-                                                     ticker):  # fmt: skip
+def test_reading_a_slice_is_reading_all_and_choosing(
+    tmp_path_factory, drift_rows, day, first, length, ticker
+):
     lake = Lake(tmp_path_factory.mktemp("lake"))
     lake.write("drift", drift_rows([day(n) for n in range(25)], AB), Slice(None, day(24), AB))
     area = Slice(day(first), day(first + length), (ticker,))
@@ -281,7 +282,9 @@ def test_a_damaged_log_is_an_error_not_an_empty_table(lake, drift_rows, day):
         lake.read("drift")
 
 
-FULL = PREPARE + """
+FULL = (
+    PREPARE
+    + """
 import resource, signal
 from stock_assets.errors import LakeError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -294,11 +297,14 @@ except LakeError as error:
     print(error)
     sys.exit(error.exit_code)
 """
+)
 
 
 @pytest.mark.parametrize("exists", [False, True])
 @pytest.mark.parametrize("limit", [100, 2000])
-def test_a_full_disk_is_a_clear_error_and_the_table_stays(lake, drift_rows, day, start, limit, exists):
+def test_a_full_disk_is_a_clear_error_and_the_table_stays(
+    lake, drift_rows, day, start, limit, exists
+):
     """A limit on the size of files stands for the full disk: writing fails halfway."""
     before = drift_rows([day(0)], AB)
     if exists:
@@ -319,7 +325,9 @@ def test_a_full_disk_is_a_clear_error_and_the_table_stays(lake, drift_rows, day,
     assert_frame_equal(lake.read("drift"), whole)
 
 
-WRITER = PREPARE + """
+WRITER = (
+    PREPARE
+    + """
 number, writers = int(sys.argv[2]), int(sys.argv[3])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -329,6 +337,7 @@ for step in range(4):
     shared = day(200 + step % 2)
     lake.write("drift", rows([shared], ["A", "B"], number + 1), Slice(shared, shared, ("A", "B")))
 """
+)
 
 
 @pytest.mark.slow
@@ -356,7 +365,9 @@ def test_four_processes_writing_at_once_end_in_the_right_table(lake, day, start)
         assert rows_of_day["distance"].n_unique() == 1, "one writer's rows, not a mixture"
 
 
-KILLED = PREPARE + """
+KILLED = (
+    PREPARE
+    + """
 days = [day(n) for n in range(400)]
 tickers = tuple(f"T{n:02}" for n in range(20))
 for turn in range(1, 1000):
@@ -364,6 +375,7 @@ for turn in range(1, 1000):
     print(turn, flush=True)
     lake.write("drift", frame, Slice(days[0], days[-1], tickers))
 """
+)
 
 
 @pytest.mark.slow

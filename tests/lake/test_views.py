@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from stock_assets.lake.schemas import TABLES, Candles
-from stock_assets.lake.store import Lake
 from stock_assets.lake.views import connect, register_views, rows
 from stock_assets.slices import Slice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stock_assets.lake.store import Lake
 
 AB = ("A", "B")
 WEIRD = "O'NEIL"

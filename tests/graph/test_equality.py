@@ -1,0 +1,184 @@
+"""Whatever the way a lake was made, it says the same; and nothing in it knows the future."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import subprocess
+import textwrap
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+
+from stock_assets.forecasting import forecasts
+from stock_assets.lake.schemas import TABLES
+from stock_assets.partitions import Grid
+
+from .conftest import FIRST, LAST, Market, assert_same, make_market
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("graph")]
+
+CUT = dt.date(2025, 6, 5)
+
+
+def days_of(market: Market) -> list[dt.date]:
+    return [day for day in Grid.of(market.settings).days() if FIRST <= day <= LAST]
+
+
+def test_the_market_exercises_what_the_proofs_are_about(
+    one_range: Market, market_rows: pl.DataFrame
+) -> None:
+    tables = one_range.tables()
+    assert tables["candles"].height + tables["quarantine"].height == market_rows.height
+    assert tables["quarantine"].height >= 2
+    assert {"trained", "carried"} <= set(tables["models"]["decision"])
+    assert tables["models"]["challenger"].n_unique() >= 3
+    assert tables["scores"].height > 0
+    assert tables["bars"].filter(ticker="AAA")["split_factor"].n_unique() == 2
+    assert tables["drift"]["distance"].drop_nulls().len() > 0
+    late = tables["forecasts"].filter(ticker="LATE")
+    assert late.height == tables["forecasts"].filter(ticker="CCC").height
+
+
+def test_day_by_day_equals_one_range(
+    one_range: Market, tmp_path: Path, market_rows: pl.DataFrame
+) -> None:
+    market = make_market(tmp_path / "daily", market_rows)
+    for day in days_of(market):
+        market.run(day, day)
+    assert_same(one_range.tables(), market.tables())
+
+
+def test_assets_run_in_any_order_that_respects_their_inputs(
+    one_range: Market, tmp_path: Path, market_rows: pl.DataFrame
+) -> None:
+    market = make_market(tmp_path / "orders", market_rows)
+    head, tail = dt.date(2025, 6, 4), dt.date(2025, 6, 5)
+    parts = [(tail, LAST), (FIRST, head)]
+    for assets in (("candles", "quarantine"), ("bars",), ("features",), ("drift",)):
+        for first, last in parts:
+            market.run(first, last, *assets)
+    # A decision's inputs are those of the days before it.
+    market.run(FIRST, head, "model")
+    market.run(tail, LAST, "model")
+    for asset in ("forecasts", "scores"):
+        for first, last in parts:
+            market.run(first, last, asset)
+    assert_same(one_range.tables(), market.tables())
+
+
+def test_a_rerun_makes_no_new_version(one_range: Market) -> None:
+    before, versions = one_range.tables(), one_range.versions()
+    one_range.run(FIRST, LAST)
+    one_range.run(CUT, LAST)
+    assert one_range.versions() == versions
+    assert_same(before, one_range.tables())
+
+
+def test_one_commit_a_table_and_run(one_range: Market) -> None:
+    assert set(one_range.versions().values()) == {0}
+
+
+def cut_market(folder: Path, rows: pl.DataFrame) -> Market:
+    """The same market, whose file ends with CUT."""
+    return make_market(folder, rows.filter(pl.col("timestamp").dt.date() <= CUT))
+
+
+def test_cutting_the_future_off_changes_nothing_before(
+    one_range: Market, tmp_path: Path, market_rows: pl.DataFrame
+) -> None:
+    market = cut_market(tmp_path / "cut", market_rows)
+    market.run(FIRST, CUT)
+    assert_same(one_range.tables(last=CUT), market.tables())
+
+
+KILLED_AFTER_A_COMMIT = """
+    import os, signal
+    from stock_assets.lake.store import Lake
+    write = Lake._write_once
+    def write_and_die(self, *arguments):
+        written = write(self, *arguments)
+        if written.changed:
+            os.killpg(0, signal.SIGKILL)
+        return written
+    Lake._write_once = write_and_die
+"""
+
+
+def patched(folder: Path, code: str) -> dict[str, str]:
+    """Environment in which every Python process, dbt's too, runs `code` when it starts."""
+    folder.mkdir(parents=True)
+    (folder / "sitecustomize.py").write_text(textwrap.dedent(code))
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_a_planted_leak_is_caught_by_cutting(
+    tmp_path: Path, market_rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = forecasts.baseline_forecasts
+
+    def leaking(
+        cells: pl.DataFrame, features: pl.DataFrame, *more: object
+    ) -> pl.DataFrame:
+        tomorrow = pl.col("vol_ewma").shift(-1).over("ticker", order_by="day")
+        known = features.with_columns(tomorrow.fill_null(pl.col("vol_ewma")))
+        return honest(cells, known, *more)
+
+    monkeypatch.setattr(forecasts, "baseline_forecasts", leaking)
+    whole = make_market(tmp_path / "whole", market_rows)
+    cut = cut_market(tmp_path / "cut", market_rows)
+    whole.run(FIRST, LAST)
+    cut.run(FIRST, CUT)
+    with pytest.raises(AssertionError, match="forecasts differs"):
+        assert_same(whole.tables(last=CUT), cut.tables())
+
+
+def test_killed_after_any_commit_a_rerun_completes(
+    one_range: Market, tmp_path: Path, market_rows: pl.DataFrame
+) -> None:
+    market = make_market(tmp_path / "killed", market_rows)
+    environment = {**os.environ, **patched(tmp_path / "patch", KILLED_AFTER_A_COMMIT)}
+    written: list[str] = []
+    for _ in TABLES:
+        before = market.versions()
+        run = subprocess.Popen(
+            market.command("run", "--from", str(FIRST), "--to", str(LAST)),
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        assert run.wait(timeout=280) == -signal.SIGKILL
+        written += [name for name, version in market.versions().items() if version != before[name]]
+    # Each run got one table further than the one before it.
+    assert sorted(written) == sorted(TABLES)
+    market.run(FIRST, LAST)
+    assert_same(one_range.tables(), market.tables())
+    assert set(market.versions().values()) == {0}
+    runs = market.cli("status", "--json").stdout
+    assert "STARTED" not in runs
+    assert runs.count("FAILURE") >= 1
+
+
+def test_the_same_slice_twice_at_once(
+    one_range: Market, tmp_path: Path, market_rows: pl.DataFrame
+) -> None:
+    market = make_market(tmp_path / "twice", market_rows)
+    runs = [
+        subprocess.Popen(
+            market.command("run", "--from", str(FIRST), "--to", str(LAST)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for run in runs:
+        output, _ = run.communicate(timeout=280)
+        assert run.returncode == 0, output
+    assert_same(one_range.tables(), market.tables())
