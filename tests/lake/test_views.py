@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
 import duckdb
@@ -16,7 +17,6 @@ from polars.testing import assert_frame_equal
 from stock_assets.lake.schemas import TABLES, Candles
 from stock_assets.lake.views import connect, register_views, rows
 from stock_assets.slices import Slice
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stock_assets.lake.store import Lake
