@@ -114,7 +114,9 @@ def ingest(plain: Plain) -> None:
     rows = (
         pl.read_parquet(source.path)
         .with_columns(pl.col("timestamp").dt.date().alias("day"))
-        .filter((pl.col("day") <= plain.last) & pl.col("ticker").is_in(list(plain.settings.tickers)))
+        .filter(
+            (pl.col("day") <= plain.last) & pl.col("ticker").is_in(list(plain.settings.tickers))
+        )
         .with_columns(pl.lit("1d").alias("interval"), pl.col("volume").fill_nan(None))
         .rename({"timestamp": "start"})
     )
@@ -223,7 +225,11 @@ def model(plain: Plain, registry: Registry) -> int:
     plain.write(
         "models",
         pl.DataFrame(
-            [(day, name, *vars(now).values()) for day, now in states for name in plain.settings.tickers],
+            [
+                (day, name, *vars(now).values())
+                for day, now in states
+                for name in plain.settings.tickers
+            ],
             schema={
                 "day": pl.Date,
                 "ticker": pl.String,

@@ -48,7 +48,7 @@ class Cost:
 
 
 def costs_of_steps(shard: Path, usage: Usage, assets: tuple[str, ...]) -> dict[str, Cost]:
-    """The cost of each step of `assets`, of all checks together, and of what is around the steps."""
+    """The cost of each step of `assets`, of all checks together, and of what is around them."""
     found = {START_UP: Cost(), **{name: Cost() for name in assets}, CHECKS: Cost(), END: Cost()}
     first, last = usage.ended, usage.began
     for step, events in _events(shard).items():
@@ -85,8 +85,9 @@ def _events(shard: Path) -> dict[str, list[tuple[float, str | None]]]:
 
 
 def _working(events: list[tuple[float, str | None]]) -> list[tuple[float, float]]:
-    """Spans in which the step's own function ran: from its start, or from the last record of an
-    output, to the next output or log message.
+    """Spans in which the step's own function ran.
+
+    From its start, or from the last record of an output, to the next output or log message.
     """
     spans = []
     begin = events[0][0]

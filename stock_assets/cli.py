@@ -70,7 +70,7 @@ def demo(settings: SettingsOption = None) -> None:
 
 
 @app.command()
-def run(  # noqa: PLR0913
+def run(
     settings: SettingsOption = None,
     first: Annotated[
         str | None, typer.Option("--from", metavar="DAY", help="First day; default the earliest.")
@@ -91,9 +91,7 @@ def run(  # noqa: PLR0913
     begin = _day(first, "--from") or loaded.partitions.first_day
     end = _day(last, "--to") or dt.datetime.now(tz=dt.UTC).date()
     chosen = _names(tickers) or list(loaded.tickers)
-    ok = _materialize(
-        loaded, settings, begin, end, chosen, _names(assets) or None, as_json=as_json
-    )
+    ok = _materialize(loaded, settings, begin, end, chosen, _names(assets) or None, as_json=as_json)
     if not ok:
         raise typer.Exit(1)
 
@@ -107,7 +105,7 @@ def sql(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Query candles, bars, features, drift, models, forecasts, scores and quarantine with DuckDB."""
+    """Query the lake with DuckDB: candles, bars, features, drift, models, forecasts, scores ..."""
     import duckdb  # noqa: PLC0415
     import polars as pl  # noqa: PLC0415
 
@@ -216,7 +214,7 @@ def _names(text: str | None) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
-def _materialize(  # noqa: PLR0913
+def _materialize(
     settings: Settings,
     file: Path | None,
     first: dt.date,
@@ -281,7 +279,7 @@ def _print_outcome(settings: Settings, last: dt.date) -> None:
         "",
         "Next:",
         "  make dev                                         the graph, in Dagster's UI",
-        '  .venv/bin/stock-assets sql "select * from forecasts where ticker = \'GOLD\' limit 5"',
+        "  .venv/bin/stock-assets sql \"select * from forecasts where ticker = 'GOLD' limit 5\"",
         "  .venv/bin/stock-assets status                    what the lake holds",
         "  .venv/bin/stock-assets run --from 2026-07-01 --to 2026-07-03     the next days",
     )

@@ -29,13 +29,13 @@ results = Console(highlight=False)
 results.width = max(_WIDE, results.width)
 
 
-
 def say(text: str) -> None:
     """A message to the person; never part of a result."""
     messages.print(text, soft_wrap=True)
 
 
 def fail(text: str) -> None:
+    """An error message, whatever characters it holds."""
     messages.print(f"[bold red]error:[/] {_escaped(text)}", soft_wrap=True)
 
 

@@ -45,8 +45,10 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             build_training_due_sensor(settings, grid, jobs),
             build_inbox_sensor(settings, grid, jobs),
         ],
-        resources={"lake": LakeResource(database=":memory:", root=str(settings.lake_dir)),
-                   "dbt": dbt_resource()},
+        resources={
+            "lake": LakeResource(database=":memory:", root=str(settings.lake_dir)),
+            "dbt": dbt_resource(),
+        },
         # Ten small steps take a minute in processes of their own, seconds in the run's.
         executor=dg.in_process_executor,
     )

@@ -119,9 +119,7 @@ def table_status(lake: Lake) -> list[TableStatus]:
 def stale_tickers(lake: Lake, settings: Settings, now: dt.datetime) -> list[StaleTicker]:
     """Tickers whose bars do not reach the last session that is over at `now`."""
     with connect(lake) as connection:
-        last = dict(
-            connection.sql("select ticker, max(day) from bars group by ticker").fetchall()
-        )
+        last = dict(connection.sql("select ticker, max(day) from bars group by ticker").fetchall())
     behind = []
     for item in settings.universe:
         calendar = get_calendar(item.exchange)

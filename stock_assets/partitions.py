@@ -66,7 +66,7 @@ class Grid:
         open_days = set(sessions)
         span = (sessions[-1] - first).days + 1
         closed = [
-            dt.datetime.combine(day, dt.time(0))  # noqa: DTZ001 - read in the definition's zone
+            dt.datetime.combine(day, dt.time(0))
             for day in (first + dt.timedelta(n) for n in range(span))
             if day not in open_days
         ]

@@ -43,6 +43,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Where nothing may be skipped (CI), a skip is a failure that says why."""
     outcome = yield
     report = outcome.get_result()
-    if report.skipped and os.environ.get("STOCK_ASSETS_FORBID_SKIPS") and not hasattr(report, "wasxfail"):
+    if (
+        report.skipped
+        and os.environ.get("STOCK_ASSETS_FORBID_SKIPS")
+        and not hasattr(report, "wasxfail")
+    ):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped where nothing may be: {report.longrepr}"

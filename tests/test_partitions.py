@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -82,9 +83,7 @@ def test_blocks_are_neighbours_and_cover_the_tickers_once(names: list[str]) -> N
     for block in blocks:
         first = grid.tickers.index(block[0])
         assert grid.tickers[first : first + len(block)] == block
-    joints = [
-        (left[-1], right[0]) for left, right in zip(blocks[:-1], blocks[1:], strict=True)
-    ]
+    joints = [(left[-1], right[0]) for left, right in pairwise(blocks)]
     assert all(grid.tickers.index(b) > grid.tickers.index(a) + 1 for a, b in joints)
 
 

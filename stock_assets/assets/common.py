@@ -1,7 +1,8 @@
 """What all assets share: their specs, and how a run's outcome becomes metadata.
 
 Metadata is repeated in the event of every cell of a run, so a cell carries its row count and
-nothing else; what describes the whole run is on the run's last cell, the one the UI shows.
+nothing else; what describes the whole run is on the slice's last cell, where one looks for it, and
+on the cell reported last, which the UI shows as the asset's latest.
 """
 
 import datetime as dt
@@ -12,8 +13,8 @@ import dagster as dg
 import dataframely as dy
 import polars as pl
 
-from stock_assets.instance.cell_metadata import add_cell_metadata
-from stock_assets.lake.schemas import TABLES, describe
+from stock_assets.instance.cell_metadata import add_cell_metadata, last_reported_cell
+from stock_assets.lake.schemas import TABLES
 from stock_assets.partitions import Grid, cell_key
 from stock_assets.slices import Slice
 
@@ -54,9 +55,7 @@ FRESHNESS = dg.FreshnessPolicy.time_window(
 BACKFILL = dg.BackfillPolicy.single_run()
 
 
-def spec(
-    name: str, grid: Grid, *, deps: tuple[str, ...] = (), **overrides: Any
-) -> dg.AssetSpec:
+def spec(name: str, grid: Grid, *, deps: tuple[str, ...] = (), **overrides: Any) -> dg.AssetSpec:
     """The spec of asset `name`: everything that is not what it computes."""
     table = TABLE_OF[name]
     return dg.AssetSpec(
@@ -84,7 +83,7 @@ def column_schema(schema: type[dy.Schema]) -> dg.TableSchema:
         columns=[
             dg.TableColumn(
                 name,
-                type=str(types[name]),
+                type=_type_name(types[name]),
                 description=column.description,
                 constraints=dg.TableColumnConstraints(
                     nullable=column.nullable,
@@ -97,7 +96,12 @@ def column_schema(schema: type[dy.Schema]) -> dg.TableSchema:
     )
 
 
+def _type_name(kind: pl.DataType) -> str:
+    return f"Datetime ({kind.time_zone})" if isinstance(kind, pl.Datetime) else str(kind)
+
+
 def describe_key(schema: type[dy.Schema]) -> str:
+    """What one row of the table stands for."""
     return f"one row per {', '.join(schema.primary_key())}"
 
 
@@ -118,7 +122,7 @@ def rows_per_cell(rows: pl.DataFrame, area: Slice, grid: Grid) -> dict[tuple[dt.
     return counts
 
 
-def report(  # noqa: PLR0913
+def report(  # noqa: PLR0913, PLR0917
     context: dg.AssetExecutionContext,
     name: str,
     rows: pl.DataFrame,
@@ -126,11 +130,12 @@ def report(  # noqa: PLR0913
     grid: Grid,
     summary: Mapping[str, Any],
 ) -> None:
-    """Row counts on every cell, and `summary` on the run's last one."""
+    """Row counts on every cell, and `summary` on the slice's last one and on the latest event."""
     cells: dict[str, dict[str, Any]] = {
         cell_key(day, ticker): {ROW_COUNT: count}
         for (day, ticker), count in rows_per_cell(rows, area, grid).items()
     }
     last = cell_key(grid.days_of(area)[-1], area.tickers[-1])
-    cells[last] |= {**summary, "slice": str(area)}
+    for cell in {last, last_reported_cell(context, grid.definition)}:
+        cells[cell] |= {**summary, "slice": str(area)}
     add_cell_metadata(context, name, cells)

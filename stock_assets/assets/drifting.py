@@ -49,7 +49,10 @@ def build_drift_check(settings: Settings, grid: Grid) -> dg.AssetChecksDefinitio
     @dg.asset_check(
         asset="drift",
         name=DRIFT_CHECK,
-        description="Share of drifted (ticker, feature) pairs of the universe on the last day.",
+        description=(
+            "Fails when so many (ticker, feature) pairs drifted by the slice's last day that the "
+            "market is another one. A warning: nothing stops, a training is asked for."
+        ),
         # It warns, so it stops nothing; `blocking` marks it as the one that automation follows.
         blocking=True,
     )
@@ -68,9 +71,10 @@ def build_drift_check(settings: Settings, grid: Grid) -> dg.AssetChecksDefinitio
             severity=dg.AssetCheckSeverity.WARN,
             description=verdict.sentence,
             metadata={
-                "share": verdict.share,
-                "alarm from": verdict.alarm_share,
-                "pairs": verdict.pairs,
+                # The UI plots every number over time: only the share is worth a plot.
+                "share": round(verdict.share, 4),
+                "alarm from": f"{verdict.alarm_share:.0%}",
+                "drifted pairs": f"{verdict.drifted:,} of {verdict.pairs:,}",
                 **_page_links(settings, day),
             },
         )
@@ -99,7 +103,7 @@ def _save_page(
     """Save the page of the whole universe, whatever part of it the run was asked for."""
     verdict = _verdict(lake, settings, day)
     if verdict is None:
-        context.log.info(f"no drift page for {day}: nothing to compare")
+        context.log.info("no drift page for %s: nothing to compare", day)
         return
     # Evidently costs seconds to import: only here, where a page is drawn.
     from stock_assets.drift.reports import write_report  # noqa: PLC0415

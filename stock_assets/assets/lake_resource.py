@@ -25,6 +25,7 @@ class LakeResource(DuckDBResource):
 
     @property
     def lake(self) -> Lake:
+        """The tables themselves."""
         return Lake(Path(self.root))
 
     @contextmanager
@@ -42,6 +43,6 @@ class LakeResource(DuckDBResource):
         written = self.lake.write(table, rows, area, note={"dagster_run": context.run.run_id})
         verb = "wrote" if written.changed else "already held"
         context.log.info(
-            f"{table} {verb} {written.rows} rows of {area} in version {written.version}"
+            "%s %s %d rows of %s in version %d", table, verb, written.rows, area, written.version
         )
         return written

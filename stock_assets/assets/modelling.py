@@ -74,7 +74,7 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
         for alias, name in result.aliases.items():
             registry.set_alias(alias, name)
         for attempt in result.attempts:
-            context.log.info(f"{attempt.day} {attempt.model_id}: {attempt.reason}")
+            context.log.info("%s %s: %s", attempt.day, attempt.model_id, attempt.reason)
         last = result.rows.filter(pl.col("day") == pl.col("day").max())
         summary = {
             "rows": written.rows,
@@ -177,9 +177,7 @@ def _cells(settings: Settings, grid: Grid, area: Slice) -> pl.DataFrame:
     return pl.DataFrame(cells, schema={"day": pl.Date, "ticker": pl.String}, orient="row")
 
 
-def _known_models(
-    connection: duckdb.DuckDBPyConnection, days: tuple[dt.date, ...]
-) -> pl.DataFrame:
+def _known_models(connection: duckdb.DuckDBPyConnection, days: tuple[dt.date, ...]) -> pl.DataFrame:
     """Each ticker's latest decision before the days, and all decisions within them."""
     within = rows(connection, "models", days[0], days[-1])
     return pl.concat([latest_before(connection, "models", days[0]), within])

@@ -104,16 +104,14 @@ def build_transform(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
                         columns=["day", "ticker"],
                     )
                 version = lake.lake.version(name)
-                report(
-                    context, name, made, area, grid, {"rows": made.height, "version": version}
-                )
+                report(context, name, made, area, grid, {"rows": made.height, "version": version})
                 yield dg.Output(None, output_name=name)
 
     return transform
 
 
 def dbt_resource() -> DbtCliResource:
-    """dbt of this environment, on this project."""
+    """Dbt of this environment, on this project."""
     return DbtCliResource(
         project_dir=str(DBT_PROJECT_DIR),
         profiles_dir=str(DBT_PROJECT_DIR),

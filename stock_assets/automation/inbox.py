@@ -48,7 +48,7 @@ def build_inbox_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.SensorD
                 requests += requests_for(file, source, seen[name], settings, grid)
             except StockAssetsError as error:
                 # Said once for each content: the same bytes will not read better next time.
-                context.log.error(f"inbox file {name} asks for nothing: {error}")
+                context.log.warning("inbox file %s asks for nothing: %s", name, error)
         return dg.SensorResult(run_requests=requests, cursor=json.dumps(known | seen))
 
     return inbox

@@ -22,6 +22,7 @@ class Jobs:
     everything: UnresolvedAssetJobDefinition
 
     def all(self) -> list[UnresolvedAssetJobDefinition]:
+        """All of them, as definitions want them."""
         return [self.daily, self.retrain, self.everything]
 
 

@@ -27,7 +27,7 @@ def build_training_due_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks for a training when there is no model yet or the cadence is due.",
     )
-    def training_due_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def training_due_sensor() -> dg.RunRequest | dg.SkipReason:
         day = newest_forecast_day(Lake(settings.lake_dir))
         if day is None or day < grid.sessions[0]:
             return dg.SkipReason("the lake holds no forecast yet")

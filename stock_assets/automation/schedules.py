@@ -1,4 +1,4 @@
-"""A schedule for each exchange: after its close, the slice of the day, and of days that were missed.
+"""A schedule for each exchange: after its close, the slice of the day and of missed days.
 
 The request covers every session since the last one that the lake holds for the exchange, so a
 machine that was off for a week catches up in one run.

@@ -140,9 +140,7 @@ def training_due(
     history = History()
     for row in known.sort("day", "ticker").iter_rows(named=True):
         history.record(row["ticker"], InForce.of_row(row))
-    return _trigger(
-        day, history.state(settings.tickers[0]), drift_share, settings
-    )
+    return _trigger(day, history.state(settings.tickers[0]), drift_share, settings)
 
 
 def _last_day(cells: pl.DataFrame) -> dt.date:

@@ -73,9 +73,7 @@ class World:
     def materialize(self, name: str) -> None:
         for ticker in self.grid.tickers:
             self.instance.report_runless_asset_event(
-                dg.AssetMaterialization(
-                    dg.AssetKey(name), partition=cell_key(self.last, ticker)
-                )
+                dg.AssetMaterialization(dg.AssetKey(name), partition=cell_key(self.last, ticker))
             )
 
     @property

@@ -19,6 +19,8 @@ from stock_assets.lake.store import Lake
 from stock_assets.launch import open_instance, prepare_home, run_slice
 from stock_assets.partitions import Grid
 from stock_assets.settings import Instrument, Settings, SimulatedSettings, load_settings
+from stock_assets.slices import Slice
+from stock_assets.sources.simulated import SimulatedSource
 
 TICKERS = {"AAA": "XMOS", "BBB": "XMOS", "CCC": "XNYS", "DDD": "XNYS", "LATE": "XNYS"}
 FIRST, LAST = dt.date(2025, 6, 2), dt.date(2025, 6, 9)
@@ -99,9 +101,6 @@ def assert_same(one: dict[str, pl.DataFrame], other: dict[str, pl.DataFrame]) ->
 
 def candles() -> pl.DataFrame:
     """Two years of daily candles: a split, a late starter, rows that break the rules."""
-    from stock_assets.slices import Slice
-    from stock_assets.sources.simulated import SimulatedSource
-
     own = SimulatedSettings(
         kind="simulated", seed=11, begin=BEGIN, regime_change=dt.date(2025, 5, 20), interval="1d"
     )
@@ -111,9 +110,11 @@ def candles() -> pl.DataFrame:
     ]
     area = Slice(None, LAST, tuple(TICKERS))
     raw = SimulatedSource("market", own).fetch(instruments, area)
-    rows = raw.select("ticker", timestamp="start", **{
-        name: name for name in ("open", "high", "low", "close", "volume")
-    }).sort("ticker", "timestamp")
+    rows = raw.select(
+        "ticker",
+        timestamp="start",
+        **{name: name for name in ("open", "high", "low", "close", "volume")},
+    ).sort("ticker", "timestamp")
     split = (pl.col("ticker") == "AAA") & (pl.col("timestamp").dt.date() >= SPLIT_DAY)
     late = (pl.col("ticker") == "LATE") & (pl.col("timestamp").dt.date() < dt.date(2025, 4, 1))
     rows = rows.filter(~late).with_columns(

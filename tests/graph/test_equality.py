@@ -122,9 +122,7 @@ def test_a_planted_leak_is_caught_by_cutting(
 ) -> None:
     honest = forecasts.baseline_forecasts
 
-    def leaking(
-        cells: pl.DataFrame, features: pl.DataFrame, *more: object
-    ) -> pl.DataFrame:
+    def leaking(cells: pl.DataFrame, features: pl.DataFrame, *more: object) -> pl.DataFrame:
         tomorrow = pl.col("vol_ewma").shift(-1).over("ticker", order_by="day")
         known = features.with_columns(tomorrow.fill_null(pl.col("vol_ewma")))
         return honest(cells, known, *more)

@@ -189,7 +189,7 @@ def _dump(base_dir: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
             dump[path.stem] = {
                 table: [
                     {name: row[name] for name in row.keys() if name != "create_timestamp"}  # noqa: SIM118
-                    for row in connection.execute(f"select * from {table} order by id")  # noqa: S608
+                    for row in connection.execute(f"select * from {table} order by id")
                 ]
                 for table in SHARD_TABLES
             }
@@ -532,7 +532,7 @@ def test_events_of_a_failed_batch_are_stored_once(
 ) -> None:
     """Dagster stores the events of a batch that failed one by one."""
     failed = []
-    insert = event_log._insert_events  # noqa: SLF001 - the last step before the commits
+    insert = event_log._insert_events
 
     def fail_in_the_index(shard: Any, rows: list[dict[str, Any]]) -> range:
         ids = insert(shard, rows)
@@ -641,7 +641,7 @@ def test_dagster_makes_batches_by_the_variable(
                 monkeypatch.delenv(BATCH_SIZE_VARIABLE, raising=False)
             else:
                 monkeypatch.setenv(BATCH_SIZE_VARIABLE, value)
-            assert instance._is_batch_writing_enabled() is expected, (  # noqa: SLF001 - pinned
+            assert instance._is_batch_writing_enabled() is expected, (
                 "Dagster changed how batches of events are switched on: see enable_event_batching"
             )
 
@@ -717,12 +717,12 @@ def test_stock_storage_stores_an_event_in_these_steps() -> None:
 
 def test_stock_storage_connects_under_one_lock(tmp_path: Path) -> None:
     stock = SqliteEventLogStorage(str(tmp_path))
-    assert isinstance(stock._db_lock, type(threading.Lock())), (  # noqa: SLF001 - pinned
+    assert isinstance(stock._db_lock, type(threading.Lock())), (
         "Dagster changed SqliteEventLogStorage._db_lock: is ours still needed?"
     )
     for connect in (stock.index_connection, lambda: stock.run_connection("some_run")):
         with connect() as connection:
-            assert stock._db_lock.locked(), (  # noqa: SLF001 - pinned
+            assert stock._db_lock.locked(), (
                 "Dagster changed SqliteEventLogStorage._connect: it no longer holds _db_lock"
             )
             assert connection.in_transaction(), (
@@ -736,7 +736,7 @@ def test_a_row_of_an_event_fills_all_columns_but_the_id(
     stock = SqliteEventLogStorage(str(tmp_path))
     columns = {column.name for column in SqlEventLogStorageTable.columns} - {"id"}
     for entry in recorded:
-        assert set(stock._event_to_row(entry)) == columns, (  # noqa: SLF001 - pinned
+        assert set(stock._event_to_row(entry)) == columns, (
             "Dagster changed the rows of event_logs: a batch inserts the columns of its first row"
         )
 
@@ -748,14 +748,14 @@ def test_asset_events_of_a_kind_write_the_same_columns(
     stock = SqliteEventLogStorage(str(tmp_path))
     for entry in recorded:
         if entry.dagster_event_type in ASSET_EVENTS:
-            values = stock._get_asset_entry_values(entry, 1, has_asset_key_index_cols=True)  # noqa: SLF001 - pinned
+            values = stock._get_asset_entry_values(entry, 1, has_asset_key_index_cols=True)
             written.setdefault(entry.dagster_event_type, set()).add(frozenset(values))
     assert all(len(columns) == 1 for columns in written.values()), (
         "Dagster changed asset_keys: events of one kind write different columns, so that the last "
         "of a batch does not stand for all"
     )
     assert {kind for kind, (columns,) in written.items() if columns} == (
-        event_log._ASSET_KEY_EVENTS  # noqa: SLF001 - pinned
+        event_log._ASSET_KEY_EVENTS
     ), "Dagster changed which events write asset_keys: see _ASSET_KEY_EVENTS"
 
 
