@@ -48,14 +48,26 @@ DEMO_LAST_DAY = dt.date(2026, 6, 30)
 
 def main() -> None:
     """Run the command line; turn our own errors into a message and an exit code."""
+    code = _run_app()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is closed by now. Leaving the usual way lets DuckDB's binding (2.0) print pages of
+    # "leaked" objects once Evidently has been imported.
+    os._exit(code)
+
+
+def _run_app() -> int:
     try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except StockAssetsError as error:
         console.fail(str(error))
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
         console.fail("interrupted; every table is as before the run or as after it")
-        sys.exit(130)
+        return 130
+    return 0
 
 
 @app.command()
@@ -237,12 +249,13 @@ def _materialize(
         message = f"unknown asset(s) {', '.join(unknown)}; use {', '.join(asset_names())}"
         raise SliceError(message)
     grid = Grid.of(settings)
+    # Refuse unknown tickers and days before anything starts.
+    grid.slice(first, last, tickers)
     definitions = build_definitions(settings)
     outcomes = []
     with open_instance() as instance:
-        for block in grid.blocks(tickers) if tickers else []:
+        for block in grid.blocks(tickers):
             area = grid.slice(first, last, block)
-            grid.slice(first, last, tickers)
             with console.progress(str(area), STEPS) as listener:
                 outcome = run_slice(
                     definitions, instance, grid, area, assets=assets, listener=listener

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stock_assets.forecasting.scoring import Summary
     from stock_assets.overview import StaleTicker, TableStatus
 
-_WIDE = 118
+_WIDE = 136
 """Columns that a forecast table needs; a narrower terminal wraps lines, not cells."""
 
 messages = Console(stderr=True, highlight=False)

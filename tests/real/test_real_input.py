@@ -127,9 +127,10 @@ def test_us_stocks_with_missing_and_zero_volume_rows(
         .filter((pl.col("volume") == 0) & (pl.col("timestamp").dt.date() <= dt.date(2017, 8, 31)))
         .height
     )
-    assert us.table("forecasts").height == 5 * us.table("bars").filter(
-        pl.col("day") >= dt.date(2017, 8, 1)
-    ).height
+    assert (
+        us.table("forecasts").height
+        == 5 * us.table("bars").filter(pl.col("day") >= dt.date(2017, 8, 1)).height
+    )
 
 
 def test_five_minute_candles_become_the_daily_bars(

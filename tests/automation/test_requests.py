@@ -1,0 +1,224 @@
+"""What schedules and sensors ask for: exactly the slice, once, with a reason when nothing."""
+
+import datetime as dt
+import json
+import os
+import time
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from stock_assets.automation.inbox import SETTLED_SECONDS, build_inbox_sensor
+from stock_assets.automation.jobs import build_jobs
+from stock_assets.automation.retraining import build_training_due_sensor
+from stock_assets.automation.schedules import build_schedules
+from stock_assets.lake.schemas import Forecasts
+from stock_assets.lake.store import Lake
+from stock_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, Grid
+from stock_assets.settings import Settings, load_settings
+from stock_assets.slices import Slice
+
+SETTINGS = """
+[lake]
+path = "data"
+[partitions]
+first_day = 2026-06-01
+[[universe]]
+tickers = ["AAA", "BBB", "CCC"]
+source = "inbox"
+exchange = "XMOS"
+[[universe]]
+ticker = "USA"
+source = "inbox"
+exchange = "XNYS"
+[sources.inbox]
+kind = "files"
+path = "data/inbox"
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "settings.toml").write_text(SETTINGS)
+    found = load_settings(tmp_path / "settings.toml")
+    found.inbox_dir.mkdir(parents=True)
+    return found
+
+
+@pytest.fixture
+def grid(settings: Settings) -> Grid:
+    return Grid.of(settings)
+
+
+def hold(settings: Settings, last: dt.date, *tickers: str) -> None:
+    rows = pl.DataFrame(
+        [(last, name, "1d", 1.0, 2.0, 0.5, 1.5, None, "inbox") for name in tickers],
+        schema=["day", "ticker", "interval", "open", "high", "low", "close", "volume", "source"],
+        orient="row",
+    ).with_columns(start=pl.col("day").cast(pl.Datetime("us", "UTC")))
+    Lake(settings.lake_dir).write("candles", rows, Slice(None, last, tickers))
+
+
+def evaluate(settings: Settings, grid: Grid, when: dt.datetime) -> dg.RunRequest | str:
+    (moscow, _) = build_schedules(settings, grid, build_jobs())
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=when)
+        found = moscow(context)
+    return found if isinstance(found, dg.RunRequest) else str(found.skip_message)
+
+
+def at(day: str, clock: str = "19:00") -> dt.datetime:
+    return dt.datetime.fromisoformat(f"{day}T{clock}").replace(tzinfo=ZoneInfo("Europe/Moscow"))
+
+
+def test_after_the_close_the_day_of_that_exchange_is_asked_for(
+    settings: Settings, grid: Grid
+) -> None:
+    hold(settings, dt.date(2026, 6, 3), "AAA", "BBB", "CCC", "USA")
+    asked = evaluate(settings, grid, at("2026-06-04"))
+    assert isinstance(asked, dg.RunRequest)
+    assert asked.tags[RANGE_START_TAG] == "2026-06-04|AAA"
+    assert asked.tags[RANGE_END_TAG] == "2026-06-04|CCC"
+
+
+def test_days_that_were_missed_are_asked_for_with_it(settings: Settings, grid: Grid) -> None:
+    hold(settings, dt.date(2026, 6, 3), "AAA", "BBB", "CCC")
+    asked = evaluate(settings, grid, at("2026-06-10"))
+    assert isinstance(asked, dg.RunRequest)
+    assert asked.tags[RANGE_START_TAG] == "2026-06-04|AAA"
+    assert asked.tags[RANGE_END_TAG] == "2026-06-10|CCC"
+
+
+def test_nothing_is_asked_for_without_a_new_session(settings: Settings, grid: Grid) -> None:
+    hold(settings, dt.date(2026, 6, 5), "AAA", "BBB", "CCC")
+    assert "last closed session, 2026-06-05" in str(evaluate(settings, grid, at("2026-06-07")))
+    before_the_close = evaluate(settings, grid, at("2026-06-08", "12:00"))
+    assert "last closed session, 2026-06-05" in str(before_the_close)
+
+
+def test_an_empty_lake_is_no_reason_to_fetch_history_unasked(
+    settings: Settings, grid: Grid
+) -> None:
+    assert "materialize a first range" in str(evaluate(settings, grid, at("2026-06-04")))
+
+
+def test_schedules_and_sensors_run_by_default(settings: Settings, grid: Grid) -> None:
+    jobs = build_jobs()
+    schedules = build_schedules(settings, grid, jobs)
+    assert [item.execution_timezone for item in schedules] == ["Europe/Moscow", "America/New_York"]
+    assert [item.cron_schedule for item in schedules] == ["0 19 * * *", "15 16 * * *"]
+    assert all(item.default_status == dg.DefaultScheduleStatus.RUNNING for item in schedules)
+    for sensor in (
+        build_inbox_sensor(settings, grid, jobs),
+        build_training_due_sensor(settings, grid, jobs),
+    ):
+        assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+
+
+class Inbox:
+    """The inbox sensor with its cursor, tick by tick."""
+
+    def __init__(self, settings: Settings, grid: Grid) -> None:
+        self.folder = settings.inbox_dir
+        self.sensor = build_inbox_sensor(settings, grid, build_jobs())
+        self.cursor: str | None = None
+
+    def drop(self, name: str, days: list[str], *, settled: bool = True) -> None:
+        lines = [f"{day},1,2,0.5,1.5,7" for day in days]
+        file = self.folder / name
+        file.write_text("\n".join(["Date,Open,High,Low,Close,Volume", *lines]) + "\n")
+        if settled:
+            past = time.time() - 2 * SETTLED_SECONDS
+            os.utime(file, (past, past))
+
+    def tick(self) -> list[tuple[str, str]]:
+        with dg.DagsterInstance.ephemeral() as instance:
+            context = dg.build_sensor_context(instance=instance, cursor=self.cursor)
+            result = self.sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor
+        return [
+            (request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG])
+            for request in result.run_requests or []
+        ]
+
+
+def test_a_dropped_file_asks_for_exactly_its_cells_once(settings: Settings, grid: Grid) -> None:
+    inbox = Inbox(settings, grid)
+    assert inbox.tick() == []
+    inbox.drop("BBB.csv", ["2026-06-02", "2026-06-03", "2026-06-04"])
+    assert inbox.tick() == [("2026-06-02|BBB", "2026-06-04|BBB")]
+    assert inbox.tick() == []
+
+
+def test_a_changed_file_asks_again_a_touched_one_does_not(settings: Settings, grid: Grid) -> None:
+    inbox = Inbox(settings, grid)
+    inbox.drop("BBB.csv", ["2026-06-02"])
+    inbox.tick()
+    inbox.drop("BBB.csv", ["2026-06-02"])
+    assert inbox.tick() == []
+    inbox.drop("BBB.csv", ["2026-06-02", "2026-06-03"])
+    assert inbox.tick() == [("2026-06-02|BBB", "2026-06-03|BBB")]
+
+
+def test_a_file_being_written_waits(settings: Settings, grid: Grid) -> None:
+    inbox = Inbox(settings, grid)
+    inbox.drop("AAA.csv", ["2026-06-02"], settled=False)
+    assert inbox.tick() == []
+    inbox.drop("AAA.csv", ["2026-06-02"])
+    assert inbox.tick() == [("2026-06-02|AAA", "2026-06-02|AAA")]
+
+
+def test_history_in_a_file_means_the_first_day(settings: Settings, grid: Grid) -> None:
+    inbox = Inbox(settings, grid)
+    inbox.drop("AAA.csv", ["2020-01-09", "2020-01-10"])
+    assert inbox.tick() == [("2026-06-01|AAA", "2026-06-01|AAA")]
+
+
+def test_rubbish_asks_for_nothing_and_does_not_stop_the_others(
+    settings: Settings, grid: Grid
+) -> None:
+    inbox = Inbox(settings, grid)
+    inbox.drop("AAA.csv", ["2026-06-02"])
+    rubbish = settings.inbox_dir / "BBB.parquet"
+    rubbish.write_bytes(b"\x00\x01rubbish" * 100)
+    os.utime(rubbish, (1, 1))
+    assert inbox.tick() == [("2026-06-02|AAA", "2026-06-02|AAA")]
+    assert set(json.loads(inbox.cursor or "{}")) == {"AAA.csv", "BBB.parquet"}
+
+
+def test_the_first_forecasts_ask_for_a_training_of_their_day(
+    settings: Settings, grid: Grid
+) -> None:
+    sensor = build_training_due_sensor(settings, grid, build_jobs())
+    assert isinstance(sensor(), dg.SkipReason)
+    day = dt.date(2026, 6, 4)
+    numbers = {
+        name: 1.0 for name, dtype in Forecasts.create_empty().schema.items() if dtype == pl.Float64
+    }
+    row = pl.DataFrame(
+        [
+            {
+                **numbers,
+                "day": day,
+                "ticker": "AAA",
+                "horizon": 1,
+                "target_day": day + dt.timedelta(1),
+                "currency": "",
+                "model": "baseline",
+                "model_version": None,
+                "bars_version": 0,
+                "features_version": 0,
+                "models_version": None,
+            }
+        ]
+    )
+    Lake(settings.lake_dir).write("forecasts", row, Slice(None, day, ("AAA",)))
+    asked = sensor()
+    assert isinstance(asked, dg.RunRequest)
+    assert asked.tags["stock_assets/why"] == "no model in force"
+    assert asked.tags[RANGE_START_TAG] == "2026-06-04|AAA"
+    assert asked.tags[RANGE_END_TAG] == "2026-06-04|USA"

@@ -1,0 +1,192 @@
+"""The command line: what goes to stdout and stderr, exit codes, and errors that name the fix."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+
+from stock_assets import cli
+from stock_assets.lake.store import Lake
+from stock_assets.slices import Slice
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = """
+[lake]
+path = "data"
+[partitions]
+first_day = 2026-06-01
+[[universe]]
+tickers = ["AAA", "BBB", "CCC"]
+source = "files"
+exchange = "XMOS"
+[sources.files]
+kind = "files"
+path = "candles"
+"""
+
+
+@dataclass
+class Shell:
+    """The command line in this process, on a lake of its own."""
+
+    folder: Path
+    patch: pytest.MonkeyPatch
+    capture: pytest.CaptureFixture[str]
+
+    @property
+    def settings(self) -> Path:
+        return self.folder / "settings.toml"
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.folder / "data" / "lake")
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        argv = ["stock-assets", *arguments, "--settings", str(self.settings)]
+        self.patch.setattr(sys, "argv", argv)
+        code = cli._run_app()
+        captured = self.capture.readouterr()
+        return code, captured.out, captured.err
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    (tmp_path / "settings.toml").write_text(SETTINGS)
+    # prepare_home sets these for the processes it starts; the next test must not see them.
+    for name in ("DAGSTER_HOME", "STOCK_ASSETS_EVENT_LOG", "STOCK_ASSETS_SETTINGS"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    return Shell(tmp_path, monkeypatch, capsys)
+
+
+def candle_rows() -> pl.DataFrame:
+    days = [dt.date(2026, 6, 1), dt.date(2026, 6, 2)]
+    return pl.DataFrame(
+        [(day, name, "1d", 1.0, 2.0, 0.5, 1.5, 10.0, "files") for day in days for name in "AB"],
+        schema=["day", "ticker", "interval", "open", "high", "low", "close", "volume", "source"],
+        orient="row",
+    ).with_columns(start=pl.col("day").cast(pl.Datetime("us", "UTC")))
+
+
+def test_sql_prints_the_result_and_nothing_else_on_stdout(shell: Shell) -> None:
+    shell.lake.write("candles", candle_rows(), Slice(None, dt.date(2026, 6, 2), ("A", "B")))
+    code, out, err = shell("sql", "select count(*) as n from candles where ticker = 'A'", "--json")
+    assert (code, json.loads(out), err) == (0, [{"n": 2}], "")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_sql_writes_files(shell: Shell, ending: str) -> None:
+    shell.lake.write("candles", candle_rows(), Slice(None, dt.date(2026, 6, 2), ("A", "B")))
+    file = shell.folder / f"rows.{ending}"
+    code, out, err = shell("sql", "select ticker, close from candles", "--out", str(file))
+    found = pl.read_csv(file) if ending == "csv" else pl.read_parquet(file)
+    assert (code, out, found.height) == (0, "", 4)
+    assert "4 rows" in err
+
+
+def test_sql_on_an_empty_lake_has_every_table_and_no_rows(shell: Shell) -> None:
+    query = "select (select count(*) from forecasts) + (select count(*) from quarantine) as n"
+    code, out, _ = shell("sql", query, "--json")
+    assert (code, json.loads(out)) == (0, [{"n": 0}])
+
+
+def test_sql_errors_are_wrong_use(shell: Shell) -> None:
+    code, out, err = shell("sql", "select nope from candles")
+    assert (code, out) == (2, "")
+    assert "nope" in err
+    assert shell("sql", "select 1", "--out", "rows.xlsx")[0] == 2
+
+
+def test_status_says_what_the_lake_holds_and_who_is_behind(shell: Shell) -> None:
+    shell.lake.write("candles", candle_rows(), Slice(None, dt.date(2026, 6, 2), ("A", "B")))
+    code, out, _ = shell("status", "--json")
+    found = json.loads(out)
+    tables = {item["table"]: item for item in found["tables"]}
+    assert code == 0
+    assert tables["candles"]["rows"] == 4
+    assert tables["candles"]["last_day"] == "2026-06-02"
+    assert tables["bars"]["version"] is None
+    assert [item["ticker"] for item in found["stale"]] == ["AAA", "BBB", "CCC"]
+    code, out, _ = shell("status")
+    assert code == 0
+    assert "Stale tickers" in out
+
+
+def test_maintain_changes_no_row_and_leaves_few_files(shell: Shell) -> None:
+    rows = candle_rows()
+    days = [dt.date(2026, 6, 1) + dt.timedelta(n) for n in range(14)]
+    for day in days:
+        dated = rows.filter(pl.col("day") == dt.date(2026, 6, 1)).with_columns(
+            day=pl.lit(day), start=pl.lit(day).cast(pl.Datetime("us", "UTC"))
+        )
+        shell.lake.write("candles", dated, Slice(day, day, ("A", "B")))
+    before = shell.lake.read("candles")
+    code, out, _ = shell("maintain")
+    assert code == 0
+    assert "14 files -> 1" in out
+    assert shell.lake.read("candles").equals(before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("run", "--from", "yesterday"), 2, "write it as 2026-06-30"),
+        (("run", "--tickers", "NOPE"), 2, "NOPE"),
+        (("run", "--assets", "nope"), 2, "candles, quarantine, bars"),
+        (("run", "--from", "2026-06-06", "--to", "2026-06-07"), 2, "no trading day"),
+    ],
+)
+def test_wrong_use_names_the_culprit_and_the_fix(
+    shell: Shell, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    found, out, err = shell(*arguments)
+    assert (found, out) == (code, "")
+    assert words in " ".join(err.split())
+
+
+def test_a_bad_setting_names_file_key_and_fix(shell: Shell) -> None:
+    shell.settings.write_text(SETTINGS.replace("first_day = 2026-06-01", "first_dya = 2026-06-01"))
+    code, _, err = shell("status")
+    assert code == 2
+    assert all(word in err for word in ("settings.toml", "first_dya", "partitions.first_day"))
+
+
+def test_a_lake_that_cannot_be_written_is_said_before_anything_runs(shell: Shell) -> None:
+    (shell.folder / "data").write_text("a file where the lake should be")
+    code, _, err = shell("run", "--from", "2026-06-01", "--to", "2026-06-02")
+    assert code == 4
+    assert "lake.path" in err
+
+
+def test_rubbish_from_a_source_fails_the_run_and_leaves_the_lake(shell: Shell) -> None:
+    folder = shell.folder / "candles"
+    folder.mkdir()
+    (folder / "AAA.csv").write_bytes(bytes(range(256)) * 40)
+    code, _, err = shell("run", "--from", "2026-06-01", "--to", "2026-06-02")
+    assert code == 1
+    assert "AAA.csv" in err
+    assert shell.lake.version("candles") is None
+
+
+def test_tickers_apart_are_run_one_block_at_a_time(shell: Shell) -> None:
+    folder = shell.folder / "candles"
+    folder.mkdir()
+    for name in ("AAA", "BBB", "CCC"):
+        (folder / f"{name}.csv").write_text(
+            "Date,Open,High,Low,Close,Volume\n2026-06-01,1,2,0.5,1.5,7\n2026-06-02,1,3,0.5,2,7\n"
+        )
+    assets = ("--assets", "candles,quarantine")
+    code, out, err = shell("run", "--to", "2026-06-02", "--tickers", "AAA,CCC", *assets, "--json")
+    assert code == 0, err
+    assert len(json.loads(out)) == 2
+    assert set(shell.lake.read("candles")["ticker"]) == {"AAA", "CCC"}
