@@ -137,7 +137,10 @@ def sql(
     with connect(Lake(_load(settings).lake_dir)) as connection:
         try:
             relation = connection.sql(query)
-            found = pl.DataFrame(relation.to_arrow_table()) if relation is not None else None
+            found = None
+            if relation is not None:
+                rows = relation.to_arrow_table()
+                found = pl.DataFrame(rows.rename_columns(_distinct(rows.column_names)))
         except duckdb.Error as error:
             console.fail(f"the query failed: {error}")
             raise typer.Exit(2) from None
@@ -210,6 +213,14 @@ def dev(
         # Its own process group would not get Ctrl-C; the same one ends with us.
         code = subprocess.run(command, check=False).returncode  # noqa: S603
     raise typer.Exit(max(0, code))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Column names as the query gave them, a repeated one with its number: close, close_2."""
+    return [
+        name if names.index(name) == place else f"{name}_{names[: place + 1].count(name)}"
+        for place, name in enumerate(names)
+    ]
 
 
 def _load(settings: Path | None) -> Settings:

@@ -168,7 +168,7 @@ def print_frame(frame: pl.DataFrame) -> None:
     with pl.Config(
         tbl_rows=-1,
         tbl_cols=-1,
-        tbl_width_chars=results.width,
+        tbl_width_chars=-1,
         tbl_hide_dataframe_shape=True,
         tbl_hide_column_data_types=True,
         fmt_str_lengths=100,

@@ -43,5 +43,8 @@ class Slice:
 
     def __str__(self) -> str:
         days = f"{self.first_date or 'the beginning'} to {self.last_date}"
+        if self.first_date == self.last_date:
+            days = str(self.last_date)
         names = ", ".join(self.tickers[:3]) + (", ..." if len(self.tickers) > 3 else "")  # noqa: PLR2004
-        return f"{days} x {len(self.tickers)} tickers ({names})"
+        plural = "" if len(self.tickers) == 1 else "s"
+        return f"{days} x {len(self.tickers)} ticker{plural} ({names})"

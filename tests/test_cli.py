@@ -100,6 +100,13 @@ def test_sql_on_an_empty_lake_has_every_table_and_no_rows(shell: Shell) -> None:
     assert (code, json.loads(out)) == (0, [{"n": 0}])
 
 
+def test_sql_shows_columns_of_the_same_name_and_wide_rows_whole(shell: Shell) -> None:
+    code, out, _ = shell("sql", "select 1 as a, 2 as a, 3 as a", "--json")
+    assert (code, json.loads(out)) == (0, [{"a": 1, "a_2": 2, "a_3": 3}])
+    _, out, _ = shell("sql", "select * from models")
+    assert "features_version" in out
+
+
 def test_sql_errors_are_wrong_use(shell: Shell) -> None:
     code, out, err = shell("sql", "select nope from candles")
     assert (code, out) == (2, "")

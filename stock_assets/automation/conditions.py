@@ -18,12 +18,15 @@ _DRIFT_JUST_FAILED = dg.AutomationCondition.any_deps_match(
 RETRAIN_WHEN_DRIFT_FAILS: dg.AutomationCondition = (
     dg.AutomationCondition.in_latest_time_window()
     & _DRIFT_JUST_FAILED
+    # A backfill of the past fails its check too; the latest day may have no data yet then.
+    & ~dg.AutomationCondition.any_deps_missing()
     & ~dg.AutomationCondition.in_progress()
 ).with_label("retrain when the drift check has just failed")
 
 FOLLOW_THE_MODEL: dg.AutomationCondition = (
     dg.AutomationCondition.in_latest_time_window()
     & dg.AutomationCondition.any_deps_updated().allow(dg.AssetSelection.assets("model"))
+    & ~dg.AutomationCondition.any_deps_missing()
     & ~dg.AutomationCondition.in_progress()
 ).with_label("forecast again when the model decision is new")
 

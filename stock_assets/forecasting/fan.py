@@ -15,6 +15,8 @@ SHOWN_BARS = 60
 
 _FANS = (("q05", "q95", 0.18, "90 %"), ("q10", "q90", 0.28, "80 %"), ("q25", "q75", 0.45, "50 %"))
 _COLOURS = 64
+_LEGEND_WIDTH = 5.2
+"""Inches that the legend's one line needs; a narrower figure cuts it off at both ends."""
 _INK, _FAN, _GRID = "#1f2937", "#2563eb", "#e5e7eb"
 
 
@@ -32,7 +34,8 @@ def fan_picture(bars: pl.DataFrame, forecasts: pl.DataFrame, tickers: Sequence[s
         raise ValueError(f"there is no forecast of {', '.join(tickers)} to draw")
     columns = 1 if len(shown) == 1 else 2
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(3.9 * columns, 0.35 + 2.2 * rows), dpi=90, layout="constrained")
+    width = max(3.9 * columns, _LEGEND_WIDTH)
+    figure = Figure(figsize=(width, 0.35 + 2.2 * rows), dpi=90, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for place, axes in enumerate(grid.flat):
         if place >= len(shown):

@@ -114,6 +114,14 @@ def test_another_check_of_drift_asks_for_nothing(world: World) -> None:
     assert world.tick()["model"] == set()
 
 
+def test_a_failure_asks_for_nothing_while_the_latest_day_has_no_data() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        world = World(instance)
+        world.tick()
+        world.check(passed=False)
+        assert world.tick() == {"model": set(), "forecasts": set()}
+
+
 def test_forecasts_follow_a_model_that_was_made_by_hand(world: World) -> None:
     world.materialize("model")
     assert world.tick() == {"model": set(), "forecasts": world.latest_cells}

@@ -64,7 +64,7 @@ def backfill(page: Page, server: Server, days: tuple[dt.date, ...]) -> dict[str,
 
 
 def test_the_dialog_materializes_exactly_the_chosen_rectangle(
-    server: Server, backfill: dict[str, Any], days: tuple[dt.date, ...]
+    backfill: dict[str, Any], server: Server, days: tuple[dt.date, ...]
 ) -> None:
     log = server.log.read_text(errors="replace")[-6000:]
     assert backfill["status"] == "COMPLETED_SUCCESS", log
