@@ -8,6 +8,7 @@ them, so that `sql` and `status` answer at once.
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import json
 import os
 import subprocess
@@ -49,6 +50,7 @@ DEMO_LAST_DAY = dt.date(2026, 6, 30)
 def main() -> None:
     """Run the command line; turn our own errors into a message and an exit code."""
     code = _run_app()
+    gc.freeze()  # nothing is worth collecting any more
     if "evidently" in sys.modules:
         _leave_quietly()
     sys.exit(code)
@@ -257,6 +259,8 @@ def _materialize(
 ) -> bool:
     """Run the slice, one Dagster run for each block of neighbouring tickers; whether all passed."""
     console.say("starting ...")
+    # Imports make a million objects that all stay: looking for garbage among them costs seconds.
+    gc.disable()
     from stock_assets.launch import open_instance, prepare_home, run_slice  # noqa: PLC0415
 
     prepare_home(settings, _file(file))
@@ -271,6 +275,8 @@ def _materialize(
     # Refuse unknown tickers and days before anything starts.
     grid.slice(first, last, tickers)
     definitions = build_definitions(settings)
+    gc.freeze()
+    gc.enable()
     outcomes = []
     with open_instance() as instance:
         for block in grid.blocks(tickers):

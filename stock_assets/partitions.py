@@ -128,18 +128,22 @@ class Grid:
         start = None if position == 0 else self.sessions[position - 1] + dt.timedelta(1)
         return Slice(start, last, tuple(name for name in self.tickers if name in wanted))
 
-    def slice_of_keys(self, keys: Iterable[str]) -> Slice:
-        """The slice that a run's partition keys mean. Raises `SliceError` if not a rectangle."""
-        cells = {tuple(str(key).split("|", 1)) for key in keys}
-        days = sorted({dt.date.fromisoformat(day) for day, _ in cells})
-        tickers = {ticker for _, ticker in cells}
-        if len(days) * len(tickers) != len(cells):
-            message = f"{len(cells)} cells are not all of {len(days)} days x {len(tickers)} tickers"
-            raise SliceError(message)
-        area = self._slice_of(days[0], days[-1], tickers)
-        if len(self.days_of(area)) != len(days):
-            raise SliceError(f"the days from {days[0]} to {days[-1]} are not all in the run")
-        return area
+    def slice_of_range(self, first: str, last: str) -> Slice:
+        """The slice that a run's range of partition keys means: every day x ticker in between.
+
+        Raises `SliceError` for a key that is no cell.
+        """
+        (first_day, first_ticker), (last_day, last_ticker) = self._cell(first), self._cell(last)
+        start, end = self.tickers.index(first_ticker), self.tickers.index(last_ticker)
+        if first_day > last_day or start > end:
+            raise SliceError(f"the range from {first} to {last} is empty: swap its ends")
+        return self._slice_of(first_day, last_day, self.tickers[start : end + 1])
+
+    def _cell(self, key: str) -> tuple[dt.date, str]:
+        day, _, ticker = str(key).partition("|")
+        if ticker not in self.tickers or dt.date.fromisoformat(day) not in self.sessions:
+            raise SliceError(f"{key} is not a cell of the partitions of these settings")
+        return dt.date.fromisoformat(day), ticker
 
     def blocks(self, tickers: Sequence[str]) -> list[tuple[str, ...]]:
         """`tickers` as runs of neighbours in the partitions' order: one run each."""

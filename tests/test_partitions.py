@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from itertools import pairwise
 
+import dagster as dg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stock_assets.calendars import get_calendar
 from stock_assets.errors import SliceError
-from stock_assets.partitions import Grid, cell_key, day_clock
+from stock_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, Grid, cell_key, day_clock
 from stock_assets.settings import Settings, load_settings
 from stock_assets.slices import Slice
 
@@ -63,15 +64,19 @@ def test_consecutive_slices_leave_no_date_out(grid: Grid) -> None:
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_keys_of_a_slice_mean_that_slice(data: st.DataObject) -> None:
+def test_tags_of_a_slice_mean_that_slice_to_dagster_and_to_us(data: st.DataObject) -> None:
     grid = Grid.of(load_settings())
     days = grid.days()
     low = data.draw(st.integers(0, len(days) - 1))
     high = data.draw(st.integers(low, min(len(days) - 1, low + 30)))
-    names = data.draw(st.lists(st.sampled_from(grid.tickers), min_size=1, unique=True))
-    area = grid.slice(days[low], days[high], names)
-    keys = [cell_key(day, name) for day in grid.days_of(area) for name in area.tickers]
-    assert grid.slice_of_keys(data.draw(st.permutations(keys[:50])) + keys[50:]) == area
+    left = data.draw(st.integers(0, len(grid.tickers) - 1))
+    right = data.draw(st.integers(left, len(grid.tickers) - 1))
+    area = grid.slice(days[low], days[high], grid.tickers[left : right + 1])
+    tags = grid.tags(area)
+    first, last = tags[RANGE_START_TAG], tags[RANGE_END_TAG]
+    assert grid.slice_of_range(first, last) == area
+    keys = grid.definition.get_partition_keys_in_range(dg.PartitionKeyRange(first, last))
+    assert set(keys) == {cell_key(day, name) for day in grid.days_of(area) for name in area.tickers}
 
 
 @given(names=st.lists(st.sampled_from(Grid.of(load_settings()).tickers), min_size=1, unique=True))
@@ -87,12 +92,12 @@ def test_blocks_are_neighbours_and_cover_the_tickers_once(names: list[str]) -> N
     assert all(grid.tickers.index(b) > grid.tickers.index(a) + 1 for a, b in joints)
 
 
-def test_cells_that_are_no_rectangle_are_refused(grid: Grid) -> None:
-    days, (one, two, *_) = grid.days(), grid.tickers
-    with pytest.raises(SliceError, match="not all of"):
-        grid.slice_of_keys([cell_key(days[0], one), cell_key(days[1], two)])
-    with pytest.raises(SliceError, match="not all in the run"):
-        grid.slice_of_keys([cell_key(days[0], one), cell_key(days[2], one)])
+def test_keys_that_are_no_cells_are_refused(grid: Grid) -> None:
+    day, (one, two, *_) = grid.days()[0], grid.tickers
+    with pytest.raises(SliceError, match="swap its ends"):
+        grid.slice_of_range(cell_key(day, two), cell_key(day, one))
+    with pytest.raises(SliceError, match="not a cell"):
+        grid.slice_of_range(cell_key(day, "NOPE"), cell_key(day, one))
 
 
 def test_errors_name_the_culprit_and_the_fix(grid: Grid) -> None:

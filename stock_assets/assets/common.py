@@ -107,7 +107,8 @@ def describe_key(schema: type[dy.Schema]) -> str:
 
 def slice_of(context: Any, grid: Grid) -> Slice:
     """The slice of a run, for assets and checks alike."""
-    return grid.slice_of_keys(context.partition_keys)
+    span = context.partition_key_range
+    return grid.slice_of_range(span.start, span.end)
 
 
 def rows_per_cell(rows: pl.DataFrame, area: Slice, grid: Grid) -> dict[tuple[dt.date, str], int]:

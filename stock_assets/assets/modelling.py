@@ -71,8 +71,10 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
                 lake_versions=_versions(lake, "bars", "features"),
             )
         written = lake.write(context, "models", result.rows, area)
-        for alias, name in result.aliases.items():
-            registry.set_alias(alias, name)
+        if result.attempts:
+            # Carrying on moves no alias, and then needs no registry.
+            for alias, name in result.aliases.items():
+                registry.set_alias(alias, name)
         for attempt in result.attempts:
             context.log.info("%s %s: %s", attempt.day, attempt.model_id, attempt.reason)
         last = result.rows.filter(pl.col("day") == pl.col("day").max())
