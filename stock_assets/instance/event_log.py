@@ -35,6 +35,8 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from sqlalchemy import func, select
 
+from stock_assets.instance.backfills import install_one_run_backfills
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
@@ -86,7 +88,11 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> BatchedSqliteEventLogStorage:
-        """Build this class; the parent's method names the parent."""
+        """Build this class; the parent's method names the parent.
+
+        Called in every process that loads the instance: where one-run backfills belong too.
+        """
+        install_one_run_backfills()
         return cls(inst_data=inst_data, **config_value)
 
     def index_connection(self) -> AbstractContextManager[Connection]:
