@@ -50,17 +50,17 @@ DEMO_LAST_DAY = dt.date(2026, 6, 30)
 def main() -> None:
     """Run the command line; turn our own errors into a message and an exit code."""
     code = _run_app()
-    gc.freeze()  # nothing is worth collecting any more
-    if "evidently" in sys.modules:
-        _leave_quietly()
+    _leave_quietly()
     sys.exit(code)
 
 
 def _leave_quietly() -> None:
     """All is said; what the interpreter prints while it ends would only be noise.
 
-    With Evidently imported, DuckDB's binding (2.0) reports pages of "leaked" objects there.
+    Taking a million objects apart costs seconds and is left out; DuckDB's binding (2.0) reports
+    pages of "leaked" objects there.
     """
+    gc.freeze()
     sys.stderr.flush()
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -85,10 +85,9 @@ def demo(settings: SettingsOption = None) -> None:
     """The whole graph over the sample market, then forecasts, drift and scores."""
     loaded = _load(settings)
     last = min(DEMO_LAST_DAY, dt.datetime.now(tz=dt.UTC).date() - dt.timedelta(1))
-    ok = _materialize(loaded, settings, loaded.partitions.first_day, last, loaded.tickers, None)
+    code = _materialize(loaded, settings, loaded.partitions.first_day, last, loaded.tickers, None)
     _print_outcome(loaded, last)
-    if not ok:
-        raise typer.Exit(1)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -113,9 +112,10 @@ def run(
     begin = _day(first, "--from") or loaded.partitions.first_day
     end = _day(last, "--to") or dt.datetime.now(tz=dt.UTC).date()
     chosen = _names(tickers) or list(loaded.tickers)
-    ok = _materialize(loaded, settings, begin, end, chosen, _names(assets) or None, as_json=as_json)
-    if not ok:
-        raise typer.Exit(1)
+    code = _materialize(
+        loaded, settings, begin, end, chosen, _names(assets) or None, as_json=as_json
+    )
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -256,16 +256,19 @@ def _materialize(
     assets: Sequence[str] | None,
     *,
     as_json: bool = False,
-) -> bool:
-    """Run the slice, one Dagster run for each block of neighbouring tickers; whether all passed."""
+) -> int:
+    """Run the slice, one Dagster run for each block of neighbouring tickers; the exit code."""
     console.say("starting ...")
     # Imports make a million objects that all stay: looking for garbage among them costs seconds.
     gc.disable()
-    from stock_assets.launch import open_instance, prepare_home, run_slice  # noqa: PLC0415
-
+    try:
+        from stock_assets.graph import STEPS, asset_names, build_definitions  # noqa: PLC0415
+        from stock_assets.launch import open_instance, prepare_home, run_slice  # noqa: PLC0415
+        from stock_assets.partitions import Grid  # noqa: PLC0415
+    finally:
+        gc.freeze()
+        gc.enable()
     prepare_home(settings, _file(file))
-    from stock_assets.graph import STEPS, asset_names, build_definitions  # noqa: PLC0415
-    from stock_assets.partitions import Grid  # noqa: PLC0415
 
     unknown = sorted(set(assets or ()) - set(asset_names()))
     if unknown:
@@ -275,8 +278,6 @@ def _materialize(
     # Refuse unknown tickers and days before anything starts.
     grid.slice(first, last, tickers)
     definitions = build_definitions(settings)
-    gc.freeze()
-    gc.enable()
     outcomes = []
     with open_instance() as instance:
         for block in grid.blocks(tickers):
@@ -296,7 +297,7 @@ def _materialize(
                 break
     if as_json:
         print(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))  # noqa: T201
-    return all(outcome.success for outcome in outcomes)
+    return max(outcome.exit_code for outcome in outcomes)
 
 
 def _print_outcome(settings: Settings, last: dt.date) -> None:

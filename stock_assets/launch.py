@@ -38,6 +38,8 @@ class RunOutcome:
     run_id: str
     success: bool
     seconds: float
+    exit_code: int = 0
+    """0, or that of the first error (errors.py)."""
     errors: list[str] = field(default_factory=list)
     failed_checks: list[tuple[str, str, str]] = field(default_factory=list)
     """(asset, check, description) of checks that did not pass."""
@@ -106,15 +108,17 @@ def run_slice(  # noqa: PLR0913
             run_id=run_id,
             tags=tags,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            asset_selection=[dg.AssetKey(name) for name in assets] if assets else None,
+            asset_selection=_whole_steps(definitions, assets) if assets else None,
             raise_on_error=False,
         )
     seconds = (dt.datetime.now(tz=dt.UTC) - began).total_seconds()
+    failures = result.filter_events(lambda event: event.is_step_failure)
     return RunOutcome(
         run_id,
         result.success,
         seconds,
-        errors=[_reason(event) for event in result.filter_events(lambda e: e.is_step_failure)],
+        exit_code=0 if result.success else max([1, *map(_exit_code, failures)]),
+        errors=[_reason(event) for event in failures],
         failed_checks=[
             (found.asset_key.to_user_string(), found.check_name, found.description or "")
             for found in result.get_asset_check_evaluations()
@@ -123,22 +127,37 @@ def run_slice(  # noqa: PLR0913
     )
 
 
+def _whole_steps(definitions: dg.Definitions, assets: Sequence[str]) -> list[dg.AssetKey]:
+    """The assets, with those that the same step makes anyway: candles and quarantine."""
+    chosen = dg.AssetSelection.assets(*assets).required_multi_asset_neighbors()
+    return sorted(chosen.resolve(definitions.resolve_asset_graph()))
+
+
 def _reason(event: dg.DagsterEvent) -> str:
     error = event.step_failure_data.error
     while error is not None and error.cause is not None:
         error = error.cause
     if error is None:
         return f"{event.step_key} failed"
-    own = {cls.__name__ for cls in _family(StockAssetsError)}
     text = error.message.strip()
-    name, _, message = text.partition(": ")
-    return f"{event.step_key}: {message if name.rsplit('.', 1)[-1] in own else text}"
+    _, _, message = text.partition(": ")
+    return f"{event.step_key}: {text if _own_error(text) is None else message}"
 
 
-def _family(base: type) -> Iterator[type]:
-    yield base
-    for child in base.__subclasses__():
-        yield from _family(child)
+def _exit_code(event: dg.DagsterEvent) -> int:
+    """The exit code of the error that ended a step: our own errors say it."""
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    own = _own_error(error.message) if error is not None else None
+    return StockAssetsError.exit_code if own is None else own.exit_code
+
+
+def _own_error(text: str) -> type[StockAssetsError] | None:
+    """Our error class that a serialised error message begins with, if any."""
+    name = text.strip().partition(":")[0].rsplit(".", 1)[-1]
+    family = {cls.__name__: cls for cls in (StockAssetsError, *StockAssetsError.__subclasses__())}
+    return family.get(name)
 
 
 @contextmanager

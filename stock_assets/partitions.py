@@ -36,7 +36,8 @@ def day_clock(settings: Settings) -> str:
     """The fixed-offset zone in which the partitions' days begin and end.
 
     A day ends there no later than the earliest close of the universe's exchanges, in winter and
-    in summer.
+    in summer; for exchanges further east than any zone allows (Tokyo, Sydney) it ends at 10:00 UTC,
+    and their schedules wait for it.
     """
     earliest = float(_HOURS)
     for name in settings.exchanges:
@@ -131,6 +132,7 @@ class Grid:
     def slice_of_range(self, first: str, last: str) -> Slice:
         """The slice that a run's range of partition keys means: every day x ticker in between.
 
+        Dagster's range tags are the product of both ranges, so any range is a rectangle.
         Raises `SliceError` for a key that is no cell.
         """
         (first_day, first_ticker), (last_day, last_ticker) = self._cell(first), self._cell(last)

@@ -66,7 +66,8 @@ def spec(name: str, grid: Grid, *, deps: tuple[str, ...] = (), **overrides: Any)
         kinds=KINDS[name],
         owners=[OWNER],
         partitions_def=grid.definition,
-        freshness_policy=FRESHNESS,
+        # A model is carried for weeks by design: how old it may be is the cadence's affair.
+        freshness_policy=None if name == "model" else FRESHNESS,
         metadata={
             "dagster/column_schema": column_schema(TABLES[table]),
             "dagster/table_name": table,

@@ -22,7 +22,7 @@ from stock_assets.forecasting.fan import fan_picture
 from stock_assets.forecasting.forecasts import LakeVersions, make_forecasts
 from stock_assets.forecasting.registry import Registry
 from stock_assets.forecasting.scoring import score, summarise
-from stock_assets.lake.views import latest_before, rows
+from stock_assets.lake.views import latest_before, rows, versions_of
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
 from stock_assets.slices import Slice
@@ -68,7 +68,7 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
                 registry,
                 settings,
                 forced=[days[-1]] if FORCE_TAG in context.run.tags else [],
-                lake_versions=_versions(lake, "bars", "features"),
+                lake_versions=versions_of(connection),
             )
         written = lake.write(context, "models", result.rows, area)
         if result.attempts:
@@ -110,9 +110,9 @@ def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     def forecasts(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         area = slice_of(context, grid)
         days = grid.days_of(area)
-        versions = _versions(lake, "bars", "features", "models")
         first = lookback_start(settings.exchanges, days[0])
         with lake.get_connection() as connection:
+            versions = versions_of(connection)
             bars = rows(connection, "bars", first, days[-1])
             made = make_forecasts(
                 _cells(settings, grid, area),
@@ -183,11 +183,6 @@ def _known_models(connection: duckdb.DuckDBPyConnection, days: tuple[dt.date, ..
     """Each ticker's latest decision before the days, and all decisions within them."""
     within = rows(connection, "models", days[0], days[-1])
     return pl.concat([latest_before(connection, "models", days[0]), within])
-
-
-def _versions(lake: LakeResource, *tables: str) -> dict[str, int]:
-    found = {table: lake.lake.version(table) for table in tables}
-    return {table: version for table, version in found.items() if version is not None}
 
 
 def _fan(bars: pl.DataFrame, forecasts: pl.DataFrame) -> dict[str, dg.MetadataValue]:

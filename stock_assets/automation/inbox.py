@@ -1,13 +1,16 @@
 """A sensor on the inbox: a new or changed file asks for exactly the slice that it touches.
 
-Files are known by their content: touching one, or renaming it back and forth, asks for nothing.
+Files are known by their content: touching one asks for nothing.
 How a file is read, and which cells its rows belong to, is in `sources/files.py`; it is read by the
 sources of kind `files` whose path lies in the inbox.
 """
 
+import datetime as dt
 import hashlib
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -17,6 +20,17 @@ from stock_assets.errors import StockAssetsError
 from stock_assets.partitions import Grid
 from stock_assets.settings import FilesSettings, Settings
 from stock_assets.sources.files import cells_touched
+
+
+@dataclass(frozen=True)
+class Touched:
+    """The days and tickers that one file's rows belong to, and the hash of its bytes."""
+
+    first: dt.date
+    last: dt.date
+    tickers: tuple[str, ...]
+    digest: str
+
 
 SETTLED_SECONDS = 5.0
 """A file that changed more recently may still be being written."""
@@ -36,20 +50,26 @@ def build_inbox_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.SensorD
         sources = inbox_sources(settings)
         if not sources:
             return dg.SkipReason(f"no source of kind 'files' reads from {settings.inbox_dir}")
-        known: dict[str, str] = json.loads(context.cursor or "{}")
-        seen: dict[str, str] = {}
-        requests: list[dg.RunRequest] = []
+        known: dict[str, list[str]] = json.loads(context.cursor or "{}")
+        seen: dict[str, list[str]] = {}
+        touched: list[Touched] = []
         for file, source in settled_files(settings, sources):
-            name = str(file.relative_to(settings.inbox_dir))
-            seen[name] = content_hash(file)
-            if known.get(name) == seen[name]:
+            stamp = f"{file.stat().st_size}:{file.stat().st_mtime_ns}"
+            before = known.get(file.name, ["", ""])
+            # Contents are read only when the file was touched at all.
+            digest = before[1] if before[0] == stamp else content_hash(file)
+            seen[file.name] = [stamp, digest]
+            if digest == before[1]:
                 continue
             try:
-                requests += requests_for(file, source, seen[name], settings, grid)
+                if (found := cells_touched(file, settings, source)) is not None:
+                    touched.append(Touched(*found, digest))
             except StockAssetsError as error:
                 # Said once for each content: the same bytes will not read better next time.
-                context.log.warning("inbox file %s asks for nothing: %s", name, error)
-        return dg.SensorResult(run_requests=requests, cursor=json.dumps(known | seen))
+                context.log.warning("inbox file %s asks for nothing: %s", file.name, error)
+        return dg.SensorResult(
+            run_requests=requests_for(touched, grid), cursor=json.dumps(known | seen)
+        )
 
     return inbox
 
@@ -58,7 +78,7 @@ def inbox_sources(settings: Settings) -> dict[str, Path]:
     """Sources of files that read from the inbox, by name, with the path that each reads."""
     inbox = settings.inbox_dir.resolve()
     return {
-        name: source.path
+        name: source.path.resolve()
         for name, source in settings.sources.items()
         if isinstance(source, FilesSettings) and source.path.resolve().is_relative_to(inbox)
     }
@@ -67,12 +87,13 @@ def inbox_sources(settings: Settings) -> dict[str, Path]:
 def settled_files(settings: Settings, sources: dict[str, Path]) -> list[tuple[Path, str]]:
     """Files of the inbox that are not being written, each with the source that reads it."""
     found = []
-    for file in sorted(settings.inbox_dir.rglob("*")):
+    for file in sorted(settings.inbox_dir.resolve().iterdir()):
         if not file.is_file() or file.name.startswith("."):
             continue
         if time.time() - file.stat().st_mtime < SETTLED_SECONDS:
             continue
-        owner = next((n for n, path in sources.items() if file.is_relative_to(path)), None)
+        owners = (name for name, path in sources.items() if path in (file, file.parent))
+        owner = next(owners, None)
         if owner is not None:
             found.append((file, owner))
     return found
@@ -84,21 +105,24 @@ def content_hash(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def requests_for(
-    file: Path, source: str, digest: str, settings: Settings, grid: Grid
-) -> list[dg.RunRequest]:
-    """One request for each block of neighbouring tickers; rows of history mean the first day."""
-    touched = cells_touched(file, settings, source)
-    if touched is None:
-        return []
-    first, last, tickers = touched
-    last = max(last, grid.sessions[0])
+def requests_for(touched: Sequence[Touched], grid: Grid) -> list[dg.RunRequest]:
+    """One request for each block of neighbouring tickers that were touched on the same days.
+
+    Files that came together are run together: features that span tickers then see all of them.
+    Rows of history mean the first day of the partitions.
+    """
+    by_days: dict[tuple[dt.date, dt.date], list[Touched]] = {}
+    for item in touched:
+        days = item.first, max(item.last, grid.sessions[0])
+        by_days.setdefault(days, []).append(item)
     requests = []
-    for block in grid.blocks(tickers):
-        tags = grid.tags(grid.slice(first, last, block))
-        requests.append(
+    for (first, last), items in sorted(by_days.items()):
+        digest = hashlib.sha256("".join(sorted(item.digest for item in items)).encode())
+        requests += [
             dg.RunRequest(
-                run_key=f"{digest}:{block[0]}", tags={**tags, "stock_assets/inbox": file.name}
+                run_key=f"{digest.hexdigest()}:{block[0]}",
+                tags=grid.tags(grid.slice(first, last, block)),
             )
-        )
+            for block in grid.blocks([name for item in items for name in item.tickers])
+        ]
     return requests

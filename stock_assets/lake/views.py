@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from stock_assets.lake.store import Lake
 
 
+VERSIONS = "lake_versions"
+"""A view beside the tables: which version of each of them the connection reads."""
+
+
 def register_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> dict[str, int]:
     """Make every table of `lake` queryable by name; return the versions that were registered.
 
@@ -38,7 +42,21 @@ def register_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> dict[st
         # By name: the physical year stays hidden.
         columns = ", ".join(f'"{column}"' for column in schema.column_names())
         connection.execute(f"create or replace view {name} as select {columns} from {backing}")  # noqa: S608
+    connection.register(
+        f"{VERSIONS}__arrow",
+        pl.DataFrame(
+            list(versions.items()),
+            schema={"table_name": pl.String, "version": pl.Int64},
+            orient="row",
+        ).to_arrow(),
+    )
+    connection.execute(f"create or replace view {VERSIONS} as from {VERSIONS}__arrow")
     return versions
+
+
+def versions_of(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """The version of each table that the connection's views read; none for an unwritten table."""
+    return dict(connection.sql(f"select table_name, version from {VERSIONS}").fetchall())  # noqa: S608
 
 
 def connect(lake: Lake) -> duckdb.DuckDBPyConnection:

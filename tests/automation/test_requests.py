@@ -14,7 +14,8 @@ import pytest
 from stock_assets.automation.inbox import SETTLED_SECONDS, build_inbox_sensor
 from stock_assets.automation.jobs import build_jobs
 from stock_assets.automation.retraining import build_training_due_sensor
-from stock_assets.automation.schedules import build_schedules
+from stock_assets.automation.schedules import after_close, build_schedules
+from stock_assets.calendars import get_calendar
 from stock_assets.lake.schemas import Forecasts
 from stock_assets.lake.store import Lake
 from stock_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, Grid
@@ -54,12 +55,18 @@ def grid(settings: Settings) -> Grid:
 
 
 def hold(settings: Settings, last: dt.date, *tickers: str) -> None:
-    rows = pl.DataFrame(
-        [(last, name, "1d", 1.0, 2.0, 0.5, 1.5, None, "inbox") for name in tickers],
-        schema=["day", "ticker", "interval", "open", "high", "low", "close", "volume", "source"],
-        orient="row",
-    ).with_columns(start=pl.col("day").cast(pl.Datetime("us", "UTC")))
-    Lake(settings.lake_dir).write("candles", rows, Slice(None, last, tickers))
+    """Have the lake hold forecasts of `tickers` on `last`."""
+    area = Slice(last, last, tickers)
+    Lake(settings.lake_dir).write("forecasts", forecast_rows(last, *tickers), area)
+
+
+def forecast_rows(day: dt.date, *tickers: str) -> pl.DataFrame:
+    types = Forecasts.create_empty().schema
+    numbers = {name: 1.0 for name, dtype in types.items() if dtype == pl.Float64}
+    versions = {"bars_version": 0, "features_version": 0}
+    row = {**numbers, **versions, "day": day, "target_day": day + dt.timedelta(1), "horizon": 1}
+    texts = {"currency": "", "model": "baseline", "model_version": None, "models_version": None}
+    return pl.DataFrame([{**row, **texts, "ticker": name} for name in tickers])
 
 
 def evaluate(settings: Settings, grid: Grid, when: dt.datetime) -> dg.RunRequest | str:
@@ -90,6 +97,31 @@ def test_days_that_were_missed_are_asked_for_with_it(settings: Settings, grid: G
     assert isinstance(asked, dg.RunRequest)
     assert asked.tags[RANGE_START_TAG] == "2026-06-04|AAA"
     assert asked.tags[RANGE_END_TAG] == "2026-06-10|CCC"
+
+
+def test_a_ticker_that_stayed_behind_is_asked_for_again(settings: Settings, grid: Grid) -> None:
+    hold(settings, dt.date(2026, 6, 3), "BBB", "CCC")
+    hold(settings, dt.date(2026, 6, 5), "AAA")
+    asked = evaluate(settings, grid, at("2026-06-05"))
+    assert isinstance(asked, dg.RunRequest)
+    assert asked.tags[RANGE_START_TAG] == "2026-06-04|AAA"
+    assert asked.tags[RANGE_END_TAG] == "2026-06-05|CCC"
+
+
+def test_a_ticker_long_silent_does_not_ask_for_its_whole_past(
+    settings: Settings, grid: Grid
+) -> None:
+    hold(settings, dt.date(2026, 6, 1), "BBB")
+    hold(settings, dt.date(2026, 8, 27), "AAA", "CCC")
+    asked = evaluate(settings, grid, at("2026-08-28"))
+    assert isinstance(asked, dg.RunRequest)
+    assert asked.tags[RANGE_START_TAG] == "2026-08-03|AAA"
+
+
+def test_an_exchange_of_the_far_east_waits_for_its_partition() -> None:
+    tokyo = get_calendar("XTKS")
+    assert after_close(tokyo, "Etc/GMT-14") == ("15 10 * * *", "UTC")
+    assert after_close(get_calendar("XMOS"), "Etc/GMT-14") == ("0 19 * * *", "Europe/Moscow")
 
 
 def test_nothing_is_asked_for_without_a_new_session(settings: Settings, grid: Grid) -> None:
@@ -172,6 +204,13 @@ def test_a_file_being_written_waits(settings: Settings, grid: Grid) -> None:
     assert inbox.tick() == [("2026-06-02|AAA", "2026-06-02|AAA")]
 
 
+def test_files_that_come_together_are_one_run(settings: Settings, grid: Grid) -> None:
+    inbox = Inbox(settings, grid)
+    for name in ("AAA", "BBB", "CCC", "USA"):
+        inbox.drop(f"{name}.csv", ["2026-06-02", "2026-06-03"])
+    assert inbox.tick() == [("2026-06-02|AAA", "2026-06-03|USA")]
+
+
 def test_history_in_a_file_means_the_first_day(settings: Settings, grid: Grid) -> None:
     inbox = Inbox(settings, grid)
     inbox.drop("AAA.csv", ["2020-01-09", "2020-01-10"])
@@ -196,27 +235,7 @@ def test_the_first_forecasts_ask_for_a_training_of_their_day(
     sensor = build_training_due_sensor(settings, grid, build_jobs())
     assert isinstance(sensor(), dg.SkipReason)
     day = dt.date(2026, 6, 4)
-    numbers = {
-        name: 1.0 for name, dtype in Forecasts.create_empty().schema.items() if dtype == pl.Float64
-    }
-    row = pl.DataFrame(
-        [
-            {
-                **numbers,
-                "day": day,
-                "ticker": "AAA",
-                "horizon": 1,
-                "target_day": day + dt.timedelta(1),
-                "currency": "",
-                "model": "baseline",
-                "model_version": None,
-                "bars_version": 0,
-                "features_version": 0,
-                "models_version": None,
-            }
-        ]
-    )
-    Lake(settings.lake_dir).write("forecasts", row, Slice(None, day, ("AAA",)))
+    hold(settings, day, "AAA")
     asked = sensor()
     assert isinstance(asked, dg.RunRequest)
     assert asked.tags["stock_assets/why"] == "no model in force"

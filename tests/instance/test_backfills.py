@@ -2,6 +2,7 @@
 
 import dagster as dg
 import pytest
+from dagster._core.definitions import automation_tick_evaluation_context as upstream
 from dagster._core.definitions.partitions.subset.default import DefaultPartitionsSubset
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,7 +73,5 @@ def test_installed_a_rectangle_of_keys_is_one_range_and_the_off_switch_works(
 
 def test_a_backfills_runs_are_made_of_these_ranges() -> None:
     """What the daemon calls for an asset backfill, and automation too."""
-    from dagster._core.definitions import automation_tick_evaluation_context as upstream
-
     names = upstream._build_run_requests_with_backfill_policy.__code__.co_names
     assert "get_partition_key_ranges" in names, "Dagster changed: ranges are made elsewhere"
