@@ -25,6 +25,8 @@ from stock_assets.errors import SettingsError
 SETTINGS_VARIABLE = "STOCK_ASSETS_SETTINGS"
 """Environment variable with the path of the settings file, for processes Dagster starts."""
 
+_PREFIX = "STOCK_ASSETS_"
+
 SAMPLE_SETTINGS = Path(__file__).with_name("sample_market.toml")
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 
@@ -187,7 +189,7 @@ class Settings(BaseSettings):
     """All settings. Build with `load_settings`, which names the culprit in its errors."""
 
     model_config = SettingsConfigDict(
-        env_prefix="STOCK_ASSETS_", env_nested_delimiter="__", extra="ignore", frozen=True
+        env_prefix=_PREFIX, env_nested_delimiter="__", extra="ignore", frozen=True
     )
 
     lake: LakeSettings = LakeSettings()
@@ -311,6 +313,7 @@ def load_settings(path: Path | None = None) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"settings file {file} is not valid TOML: {error}") from None
     _refuse_unknown_sections(file, content)
+    _refuse_unknown_variables()
     try:
         settings = Settings(**content)
     except ValidationError as error:
@@ -332,6 +335,21 @@ def _refuse_unknown_sections(file: Path, content: dict[str, Any]) -> None:
             known = sorted(Settings.model_fields)
             hint = f"did you mean {close[0]!r}?" if close else f"use one of {known}"
             raise SettingsError(f"{file}: unknown section or key {key!r}; {hint}")
+
+
+def _refuse_unknown_variables() -> None:
+    """A section mistyped in the environment would be ignored silently otherwise."""
+    for variable in sorted(os.environ):
+        section, inner, _ = variable.removeprefix(_PREFIX).lower().partition("__")
+        if not variable.startswith(_PREFIX) or not inner or section in Settings.model_fields:
+            continue
+        close = difflib.get_close_matches(section, Settings.model_fields, n=1)
+        known = close or sorted(Settings.model_fields)
+        message = (
+            f"environment variable {variable}: there is no section {section!r} in the settings; "
+            f"use {' or '.join(repr(name) for name in known)}"
+        )
+        raise SettingsError(message)
 
 
 def _explain(file: Path, error: ValidationError) -> str:

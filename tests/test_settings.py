@@ -233,3 +233,11 @@ def test_settings_cannot_be_changed_after_loading(write):
 
     with pytest.raises(Exception, match="frozen"):
         settings.drift.current = 3
+
+
+def test_a_mistyped_section_of_the_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STOCK_ASSETS_LAK__PATH", "elsewhere")
+    with pytest.raises(SettingsError, match=r"STOCK_ASSETS_LAK__PATH.*'lake'"):
+        load_settings()

@@ -5,6 +5,7 @@ Checks of one asset only (drift, quarantine) live with that asset; dbt's tests b
 """
 
 import datetime as dt
+from collections import Counter
 
 import dagster as dg
 import duckdb
@@ -37,7 +38,7 @@ def build_table_checks(settings: Settings, grid: Grid) -> list[dg.AssetChecksDef
     """Schema and completeness for every table."""
     checks = [_schema_check(name, grid) for name in TABLE_OF]
     checks += [_completeness_check(name, settings, grid) for name in UPSTREAM_OF]
-    return [*checks, _quarantine_check(grid)]
+    return [*checks, _quarantine_check(grid), _whole_market_check(settings, grid)]
 
 
 def _schema_check(name: str, grid: Grid) -> dg.AssetChecksDefinition:
@@ -125,6 +126,58 @@ def _quarantine_check(grid: Grid) -> dg.AssetChecksDefinition:
         )
 
     return check_quarantine
+
+
+def _whole_market_check(settings: Settings, grid: Grid) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset="features",
+        name="whole_market",
+        description=(
+            "Warns when market-wide features were made while bars of the same exchange and day "
+            "were missing; running those days for all its tickers completes them."
+        ),
+    )
+    def check_whole_market(
+        context: dg.AssetCheckExecutionContext, lake: LakeResource
+    ) -> dg.AssetCheckResult:
+        area = slice_of(context, grid)
+        first = grid.days_of(area)[0]
+        exchanges = {item.ticker: item.exchange for item in settings.universe}
+        columns = ["day", "ticker", "exchange", "market_tickers"]
+        with lake.get_connection() as connection:
+            made = rows(
+                connection, "features", first, area.last_date, tickers=area.tickers, columns=columns
+            )
+            bars = rows(
+                connection, "bars", first, area.last_date, columns=["day", "ticker", "exchange"]
+            )
+        # Tickers of the universe that have a bar by now, and those that have none on a session.
+        there = bars.group_by("day", "exchange").agg(pl.col("ticker").n_unique().alias("now"))
+        partial = made.join(there, on=["day", "exchange"]).filter(
+            pl.col("market_tickers") < pl.col("now")
+        )
+        silent = {
+            name: count
+            for name, count in sorted(Counter(exchanges.values()).items())
+            if (held := made.filter(exchange=name)).height
+            and int(held["market_tickers"].max() or 0) < count
+        }
+        return dg.AssetCheckResult(
+            passed=partial.is_empty() and not silent,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=(
+                f"{partial.height} rows were made from fewer tickers than have bars now"
+                + (f"; never the whole market of {', '.join(silent)}" if silent else "")
+            ),
+            metadata={
+                "rows to run again": partial.height,
+                "days": dg.MetadataValue.json(
+                    [str(day) for day in partial["day"].unique().sort().head(_SHOWN)]
+                ),
+            },
+        )
+
+    return check_whole_market
 
 
 def _cells(
