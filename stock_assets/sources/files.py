@@ -101,6 +101,7 @@ class FilesSource:
             keys, strangers = self._keys(file)
             foreign |= strangers
             known = known or not strangers or keys.height > 0
+            self._warn_of_the_future(path, keys)
             inside = (pl.col("day") <= area.last_date) & pl.col("ticker").is_in(wanted)
             if area.first_date is not None:
                 inside &= pl.col("day") >= area.first_date
@@ -114,6 +115,19 @@ class FilesSource:
                 "source %s: ignored what is not in its universe: %s", self.name, _some(foreign)
             )
         return pl.concat(parts) if parts else RAW_SCHEMA.to_frame()
+
+    def _warn_of_the_future(self, path: Path, keys: pl.DataFrame) -> None:
+        """Rows dated after today are in no slice yet: say so, for it is usually a mistake."""
+        tomorrow = dt.datetime.now(tz=dt.UTC).date() + dt.timedelta(1)
+        ahead = keys.filter(pl.col("day") > tomorrow)
+        if ahead.height:
+            _log.warning(
+                "source %s: %s has %d rows dated after today, the first %s: they wait for their day",
+                self.name,
+                path.name,
+                ahead.height,
+                ahead["day"].min(),
+            )
 
     def quote(self, rows: pl.DataFrame) -> pl.Series:
         """The rows as they stand in their files, as JSON: text of a CSV, values of Parquet."""

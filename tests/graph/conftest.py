@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import polars as pl
 import pytest
@@ -65,13 +66,15 @@ class Market:
 
     def run(self, first: dt.date, last: dt.date, *assets: str) -> None:
         """Materialize the whole universe from `first` to `last` in this process."""
-        prepare_home(self.settings, self.settings_file)
         grid = Grid.of(self.settings)
         area = grid.slice(first, last, self.settings.tickers)
-        with open_instance() as instance:
-            outcome = run_slice(
-                build_definitions(self.settings), instance, grid, area, assets=assets
-            )
+        # The home is in the environment; the tests after this one must not see it.
+        with mock.patch.dict(os.environ):
+            prepare_home(self.settings, self.settings_file)
+            with open_instance() as instance:
+                outcome = run_slice(
+                    build_definitions(self.settings), instance, grid, area, assets=assets
+                )
         assert outcome.success, outcome.errors
 
     def tables(self, last: dt.date = dt.date.max) -> dict[str, pl.DataFrame]:

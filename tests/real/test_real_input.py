@@ -97,8 +97,10 @@ def test_fifty_moscow_stocks_with_a_year_of_cells_then_the_next_day(
     cells = bars.filter(pl.col("day") >= dt.date(2025, 7, 1)).height
     assert cells > 12_000
     assert forecasts.height == 5 * cells
-    # The years of history stand behind the cells: models answer from the first of them.
-    assert (forecasts["model"] != "baseline").all()
+    # The years of history stand behind the cells: models answer from the first of them on, but
+    # for a ticker on a day when nothing of it has moved for weeks.
+    assert forecasts["day"].min() == dt.date(2025, 7, 1)
+    assert (forecasts["model"] != "baseline").mean() > 0.99
     split = bars.filter(ticker="GMKN").sort("day")
     moves = (split["close"] / split["close"].shift(1)).log().abs()
     assert moves.max() < 0.5

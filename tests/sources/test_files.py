@@ -130,7 +130,7 @@ def test_a_file_named_for_its_ticker_in_every_format(
     if name.endswith(".parquet"):
         pl.read_csv(DAILY.encode(), try_parse_dates=True).write_parquet(path)
     elif name.endswith(".gz"):
-        path.write_bytes(gzip.compress(DAILY.encode()))
+        path.write_bytes(gzip.compress(DAILY.encode(), mtime=0))
     else:
         path.write_text(DAILY)
     for place in (tmp_path, path):
@@ -348,7 +348,7 @@ def test_a_stray_quote_or_byte_spoils_its_own_row_only(
         ("A.csv", "date,close\n2018-01-03,1\n".encode("utf-16"), "UTF-16.*UTF-8"),
         ("A.parquet", b"PAR1 but not really" * 20, r"A\.parquet cannot be read"),
         ("A.csv.gz", b"not a gzip at all", r"A\.csv\.gz cannot be read"),
-        ("A.csv.gz", gzip.compress(DAILY.encode())[:30], r"A\.csv\.gz cannot be read"),
+        ("A.csv.gz", gzip.compress(DAILY.encode(), mtime=0)[:30], r"A\.csv\.gz cannot be read"),
         ("A.csv", b"\n \n", "no header line"),
         (
             "A.csv",
