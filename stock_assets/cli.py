@@ -26,6 +26,8 @@ from stock_assets.settings import SAMPLE_SETTINGS, SETTINGS_VARIABLE, Settings, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stock_assets.slices import Slice
+
 app = typer.Typer(
     help="Candles in, honest forecasts out: a Dagster lakehouse on your machine.",
     no_args_is_help=True,
@@ -111,10 +113,11 @@ def run(
     loaded = _load(settings)
     begin = _day(first, "--from") or loaded.partitions.first_day
     end = _day(last, "--to") or dt.datetime.now(tz=dt.UTC).date()
-    chosen = _names(tickers) or list(loaded.tickers)
-    code = _materialize(
-        loaded, settings, begin, end, chosen, _names(assets) or None, as_json=as_json
-    )
+    chosen = _names(tickers, "--tickers") or list(loaded.tickers)
+    wanted = _names(assets, "--assets")
+    if begin > end:
+        raise SliceError(f"--from {begin} is after --to {end}; swap them")
+    code = _materialize(loaded, settings, begin, end, chosen, wanted, as_json=as_json)
     raise typer.Exit(code)
 
 
@@ -149,7 +152,11 @@ def sql(
     if found is None:
         return
     if out is not None:
-        found.write_csv(out) if out.suffix == ".csv" else found.write_parquet(out)
+        try:
+            found.write_csv(out) if out.suffix == ".csv" else found.write_parquet(out)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            console.fail(f"cannot write {out}: {error}")
+            raise typer.Exit(2) from None
         console.say(f"{found.height} rows in {out}")
     elif as_json:
         print(found.write_json())  # noqa: T201
@@ -210,10 +217,15 @@ def dev(
     where = host or loaded.server.host
     with serving(loaded.reports_dir, where, loaded.server.reports_port) as address:
         console.say(f"reports on {address}")
+        console.say(f"UI on http://{where}:{port or loaded.server.port}/ in a few seconds ...")
+        # `dagster dev` recommends a tool for making projects: no news for who runs one.
+        environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
         command = [dagster_command(), "dev", "-w", str(PROJECT_DIR / "workspace.yaml")]
         command += ["-h", where, "-p", str(port or loaded.server.port)]
         # Its own process group would not get Ctrl-C; the same one ends with us.
-        code = subprocess.run(command, check=False).returncode  # noqa: S603
+        code = subprocess.run(  # noqa: S603 - our own program
+            command, check=False, env=environment, cwd=loaded.dagster_home
+        ).returncode
     raise typer.Exit(max(0, code))
 
 
@@ -243,8 +255,13 @@ def _day(text: str | None, option: str) -> dt.date | None:
         raise SliceError(message) from None
 
 
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()] if text else []
+def _names(text: str | None, option: str) -> list[str] | None:
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise SliceError(f"{option} {text!r} names nothing; leave it out to mean all of them")
+    return names
 
 
 def _materialize(
@@ -292,12 +309,30 @@ def _materialize(
             for asset, check, description in outcome.failed_checks:
                 console.say(f"[yellow]check {asset}/{check}:[/] {description}")
             verb = "done" if outcome.success else "[red]failed[/]"
+            if outcome.success:
+                _warn_of_baselines(settings, area)
             console.say(f"{verb} in {outcome.seconds:.0f} s (run {outcome.run_id})")
             if not outcome.success:
                 break
     if as_json:
         print(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))  # noqa: T201
     return max(outcome.exit_code for outcome in outcomes)
+
+
+def _warn_of_baselines(settings: Settings, area: Slice) -> None:
+    """Say why no model answered, if none did on the slice's last day: history may be missing."""
+    from stock_assets.lake.store import Lake  # noqa: PLC0415
+    from stock_assets.lake.views import connect, rows  # noqa: PLC0415
+
+    with connect(Lake(settings.lake_dir)) as connection:
+        made = rows(connection, "models", area.first_date, area.last_date, tickers=area.tickers)
+    last = made.filter(day=made["day"].max())
+    if last.height and (last["model"] == "baseline").all():
+        console.say(
+            f"[yellow]warning:[/] the baseline answers on {last['day'][0]}: {last['reason'][0]}. "
+            f"History before {settings.partitions.first_day} comes with that day: "
+            f"if it is not in the lake yet, run --from {settings.partitions.first_day}"
+        )
 
 
 def _print_outcome(settings: Settings, last: dt.date) -> None:

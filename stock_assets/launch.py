@@ -113,6 +113,8 @@ def run_slice(  # noqa: PLR0913
         )
     seconds = (dt.datetime.now(tz=dt.UTC) - began).total_seconds()
     failures = result.filter_events(lambda event: event.is_step_failure)
+    if any(_interrupted(event) for event in failures):
+        raise KeyboardInterrupt
     return RunOutcome(
         run_id,
         result.success,
@@ -142,6 +144,12 @@ def _reason(event: dg.DagsterEvent) -> str:
     text = error.message.strip()
     _, _, message = text.partition(": ")
     return f"{event.step_key}: {text if _own_error(text) is None else message}"
+
+
+def _interrupted(event: dg.DagsterEvent) -> bool:
+    """Whether Ctrl-C ended the step; Dagster makes an error of it."""
+    error = event.step_failure_data.error
+    return error is not None and "DagsterExecutionInterruptedError" in str(error.to_string())
 
 
 def _exit_code(event: dg.DagsterEvent) -> int:

@@ -221,6 +221,9 @@ class Settings(BaseSettings):
         entries: list[Any] = []
         for entry in value:
             if isinstance(entry, dict) and "tickers" in entry:
+                if not isinstance(entry["tickers"], list | tuple) or not entry["tickers"]:
+                    message = f"universe: tickers = {entry['tickers']!r} must be a list of names"
+                    raise ValueError(message)
                 rest = {key: val for key, val in entry.items() if key != "tickers"}
                 entries += [{**rest, "ticker": ticker} for ticker in entry["tickers"]]
             else:

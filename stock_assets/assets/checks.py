@@ -223,7 +223,8 @@ def _expected_candles(
     explained: dict[str, int] = {}
     for ticker in area.tickers:
         calendar = get_calendar(settings.instrument(ticker).exchange)
-        begin = begins.get(ticker, area.last_date + dt.timedelta(1))
+        # A ticker without a single candle is no late starter: its source may not know it at all.
+        begin = begins.get(ticker, dt.date.min)
         for day in grid.days_of(area):
             if not calendar.is_session(day):
                 why = f"not a session of {calendar.name}"

@@ -53,7 +53,7 @@ def build_inbox_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.SensorD
         known: dict[str, list[str]] = json.loads(context.cursor or "{}")
         seen: dict[str, list[str]] = {}
         touched: list[Touched] = []
-        for file, source in settled_files(settings, sources):
+        for file, owners in settled_files(settings, sources):
             stamp = f"{file.stat().st_size}:{file.stat().st_mtime_ns}"
             before = known.get(file.name, ["", ""])
             # Contents are read only when the file was touched at all.
@@ -61,12 +61,18 @@ def build_inbox_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.SensorD
             seen[file.name] = [stamp, digest]
             if digest == before[1]:
                 continue
-            try:
-                if (found := cells_touched(file, settings, source)) is not None:
-                    touched.append(Touched(*found, digest))
-            except StockAssetsError as error:
+            refusals = []
+            for source in owners:
+                try:
+                    if (found := cells_touched(file, settings, source)) is not None:
+                        touched.append(Touched(*found, digest))
+                except StockAssetsError as error:
+                    refusals.append(str(error))
+            if len(refusals) == len(owners):
                 # Said once for each content: the same bytes will not read better next time.
-                context.log.warning("inbox file %s asks for nothing: %s", file.name, error)
+                context.log.warning(
+                    "inbox file %s asks for nothing: %s", file.name, "; ".join(refusals)
+                )
         return dg.SensorResult(
             run_requests=requests_for(touched, grid), cursor=json.dumps(known | seen)
         )
@@ -84,18 +90,17 @@ def inbox_sources(settings: Settings) -> dict[str, Path]:
     }
 
 
-def settled_files(settings: Settings, sources: dict[str, Path]) -> list[tuple[Path, str]]:
-    """Files of the inbox that are not being written, each with the source that reads it."""
+def settled_files(settings: Settings, sources: dict[str, Path]) -> list[tuple[Path, list[str]]]:
+    """Files of the inbox that are not being written, each with the sources that may read it."""
     found = []
     for file in sorted(settings.inbox_dir.resolve().iterdir()):
         if not file.is_file() or file.name.startswith("."):
             continue
         if time.time() - file.stat().st_mtime < SETTLED_SECONDS:
             continue
-        owners = (name for name, path in sources.items() if path in (file, file.parent))
-        owner = next(owners, None)
-        if owner is not None:
-            found.append((file, owner))
+        owners = [name for name, path in sources.items() if path in (file, file.parent)]
+        if owners:
+            found.append((file, owners))
     return found
 
 

@@ -63,6 +63,9 @@ class Lake:
     def open(self, table: str, version: int | None = None) -> DeltaTable | None:
         """The table as of now (or of `version`); None when it has never been written."""
         _known(table)
+        if self.root.exists() and not self.root.is_dir():
+            message = f"{self.root} is a file where the lake should be; move it or set lake.path"
+            raise LakeError(message)
         try:
             return DeltaTable(self.uri(table), version=version)
         except TableNotFoundError:

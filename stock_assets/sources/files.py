@@ -122,7 +122,7 @@ class FilesSource:
         ahead = keys.filter(pl.col("day") > tomorrow)
         if ahead.height:
             _log.warning(
-                "source %s: %s has %d rows dated after today, the first %s: they wait for their day",
+                "source %s: %s has %d rows dated after today, the first %s: they wait till then",
                 self.name,
                 path.name,
                 ahead.height,

@@ -68,7 +68,7 @@ def test_the_dialog_materializes_exactly_the_chosen_rectangle(
 ) -> None:
     log = server.log.read_text(errors="replace")[-6000:]
     assert backfill["status"] == "COMPLETED_SUCCESS", log
-    assert {run["status"] for run in backfill["runs"]} == {"SUCCESS"}, log
+    assert [run["status"] for run in backfill["runs"]] == ["SUCCESS"], log
 
     cells = set(product(days, RUN_TICKERS))
     keys = {cell_key(day, ticker) for day, ticker in cells}
@@ -81,6 +81,8 @@ def test_the_dialog_materializes_exactly_the_chosen_rectangle(
         assert set(tables[name].select("day", "ticker").iter_rows()) == cells
     horizons = len(server.settings.forecast.horizons)
     assert tables["forecasts"].height == len(cells) * horizons
+    # One run saw the whole of the rectangle: every ticker its market.
+    assert set(tables["features"]["market_tickers"]) == {len(RUN_TICKERS)}
     # The first day's cells carry the history before them.
     for name in ("candles", "bars", "features"):
         assert set(tables[name]["ticker"]) == set(RUN_TICKERS)
