@@ -15,7 +15,8 @@ WORKDIR /app
 COPY . .
 # The command that CI and every checkout use: uv, the locked packages, the project.
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 PIP_NO_CACHE_DIR=1
-RUN --mount=type=cache,target=/root/.cache/uv make install && rm -rf .uv
+ENV UV_CACHE_DIR=/uv-cache
+RUN --mount=type=cache,target=/uv-cache make install && rm -rf .uv
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin assets \
