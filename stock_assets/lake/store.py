@@ -132,7 +132,12 @@ class Lake:
             return Written(table, found.version(), rows.height, changed=False)
         arrow = _physical(rows, schema)
         settings: dict[str, Any] = {
-            "commit_properties": CommitProperties(custom_metadata={"slice": str(area), **note}),
+            # No retries inside delta-rs: it would add a commit that another run has overtaken, and
+            # two runs that create a table at once would both leave their rows in it. A commit
+            # that comes second fails, and `write` looks at the table again.
+            "commit_properties": CommitProperties(
+                custom_metadata={"slice": str(area), **note}, max_commit_retries=0
+            ),
             "writer_properties": WriterProperties(
                 compression="ZSTD", compression_level=5, max_row_group_size=ROW_GROUP
             ),

@@ -365,6 +365,37 @@ def test_four_processes_writing_at_once_end_in_the_right_table(lake, day, start)
         assert rows_of_day["distance"].n_unique() == 1, "one writer's rows, not a mixture"
 
 
+CREATOR = (
+    PREPARE
+    + """
+days = [day(n) for n in range(400)]
+frame = rows(days, ["A"], 1)
+for turn in sys.stdin:
+    Lake(lake.root / turn.strip()).write("drift", frame, Slice(None, days[-1], ("A",)))
+    print("done", flush=True)
+"""
+)
+
+
+@pytest.mark.slow
+def test_runs_that_create_a_table_at_once_leave_one_set_of_rows(lake, day, start):
+    """Delta's own retry would add the second writer's rows to the first one's."""
+    rounds = 40
+    processes = [start(CREATOR, lake.root) for _ in range(3)]
+    for turn in range(rounds):
+        for process in processes:
+            process.stdin.write(f"{turn}\n")
+            process.stdin.flush()
+        for process in processes:
+            assert process.stdout.readline().strip() in {"ready", "done"}, process.stderr.read()
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, out + err
+    for turn in range(rounds):
+        assert Lake(lake.root / str(turn)).read("drift").height == 400
+        assert Lake(lake.root / str(turn)).version("drift") == 0
+
+
 KILLED = (
     PREPARE
     + """
