@@ -208,12 +208,14 @@ def dev(
     port: Annotated[int | None, typer.Option(help="Port of the UI.")] = None,
 ) -> None:
     """Dagster's UI and daemon on this lake, with the saved reports served beside it."""
-    from stock_assets.launch import dagster_command, prepare_home  # noqa: PLC0415
+    from stock_assets.launch import dagster_command, open_instance, prepare_home  # noqa: PLC0415
     from stock_assets.reports_server import serving  # noqa: PLC0415
     from stock_assets.settings import PROJECT_DIR  # noqa: PLC0415
 
     loaded = _load(settings)
     prepare_home(loaded, _file(settings))
+    with open_instance():
+        pass  # its tables exist before the webserver, the daemon and the code server all look
     where = host or loaded.server.host
     with serving(loaded.reports_dir, where, loaded.server.reports_port) as address:
         console.say(f"reports on {address}")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
+from filelock import FileLock
 
 from stock_assets.errors import LakeError, StockAssetsError
 from stock_assets.instance.event_log import enable_event_batching
@@ -81,8 +82,12 @@ def _install(source: Path, target: Path) -> None:
 
 @contextmanager
 def open_instance() -> Iterator[dg.DagsterInstance]:
-    """The instance of the prepared home."""
-    with dg.DagsterInstance.get() as instance:
+    """The instance of the prepared home; safe for several processes that open it first."""
+    # Dagster looks for its tables, then creates those it has not found: two processes that open a
+    # new home at once would both create them, and one would fail.
+    with FileLock(Path(os.environ["DAGSTER_HOME"]) / "opening.lock"):
+        instance = dg.DagsterInstance.get()
+    with instance:
         yield instance
 
 

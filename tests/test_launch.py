@@ -1,0 +1,45 @@
+"""Starting Dagster on a lake; the runs themselves are in tests/graph."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+OPENED_AT_ONCE = """
+import multiprocessing, os, sys
+from pathlib import Path
+from stock_assets.launch import open_instance
+
+def open_at_once(barrier, home):
+    os.environ["DAGSTER_HOME"] = home
+    barrier.wait()
+    with open_instance() as instance:
+        assert instance.get_runs_count() == 0
+
+if __name__ == "__main__":
+    fork = multiprocessing.get_context("fork")
+    for number in range(6):
+        home = Path(sys.argv[1], str(number))
+        home.mkdir()
+        (home / "dagster.yaml").write_text("telemetry: {enabled: false}")
+        barrier = fork.Barrier(4)
+        openers = [fork.Process(target=open_at_once, args=(barrier, str(home))) for _ in range(4)]
+        for opener in openers:
+            opener.start()
+        for opener in openers:
+            opener.join()
+        assert [opener.exitcode for opener in openers] == [0] * 4
+"""
+
+
+def test_processes_that_open_a_new_home_at_once_all_find_its_tables(tmp_path: Path) -> None:
+    """Dagster alone fails here with "table run_tags already exists"."""
+    script = tmp_path / "opened_at_once.py"
+    script.write_text(OPENED_AT_ONCE)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
