@@ -276,7 +276,7 @@ def _materialize(
     *,
     as_json: bool = False,
 ) -> int:
-    """Run the slice, one Dagster run for each block of neighbouring tickers; the exit code."""
+    """Run the slice in as few Dagster runs as it takes, up to one that fails; the exit code."""
     console.say("starting ...")
     # Imports make a million objects that all stay: looking for garbage among them costs seconds.
     gc.disable()
@@ -295,12 +295,11 @@ def _materialize(
         raise SliceError(message)
     grid = Grid.of(settings)
     # Refuse unknown tickers and days before anything starts.
-    grid.slice(first, last, tickers)
+    wanted = grid.slice(first, last, tickers)
     definitions = build_definitions(settings)
     outcomes = []
     with open_instance() as instance:
-        for block in grid.blocks(tickers):
-            area = grid.slice(first, last, block)
+        for area in grid.runs(wanted):
             with console.progress(str(area), STEPS) as listener:
                 outcome = run_slice(
                     definitions, instance, grid, area, assets=assets, listener=listener

@@ -17,7 +17,7 @@ from stock_assets.automation.inbox import build_inbox_sensor
 from stock_assets.automation.jobs import build_jobs
 from stock_assets.automation.retraining import build_training_due_sensor
 from stock_assets.automation.schedules import build_schedules
-from stock_assets.instance.backfills import install_one_run_backfills
+from stock_assets.instance.backfills import install_one_run_backfills, limit_cells_per_run
 from stock_assets.instance.event_log import enable_event_batching
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
@@ -27,6 +27,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     """The definitions for these settings. Raises `SettingsError` where they cannot work."""
     # Runs that Dagster starts in processes of their own pass here too.
     enable_event_batching()
+    limit_cells_per_run(settings.partitions.cells_per_run)
     install_one_run_backfills()
     grid = Grid.of(settings)
     jobs = build_jobs()

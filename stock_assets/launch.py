@@ -20,6 +20,7 @@ import dagster as dg
 from filelock import FileLock
 
 from stock_assets.errors import LakeError, StockAssetsError
+from stock_assets.instance.backfills import limit_cells_per_run
 from stock_assets.instance.event_log import enable_event_batching
 from stock_assets.partitions import Grid
 from stock_assets.settings import PROJECT_DIR, SETTINGS_VARIABLE, Settings
@@ -66,6 +67,8 @@ def prepare_home(settings: Settings, settings_file: Path | None = None) -> Path:
     os.environ["STOCK_ASSETS_EVENT_LOG"] = str(home / "history" / "runs")
     if settings_file is not None:
         os.environ[SETTINGS_VARIABLE] = str(settings_file.resolve())
+    # The daemon, which cuts backfills into runs, loads no settings.
+    limit_cells_per_run(settings.partitions.cells_per_run)
     enable_event_batching()
     return home
 

@@ -16,7 +16,7 @@ import dagster as dg
 from stock_assets.calendars import get_calendar, union_sessions
 from stock_assets.errors import SliceError
 from stock_assets.settings import Settings
-from stock_assets.slices import Slice
+from stock_assets.slices import Slice, day_pieces
 
 DAY, TICKER = "day", "ticker"
 
@@ -58,6 +58,8 @@ class Grid:
     sessions: tuple[dt.date, ...]
     """All days that are or will be partitions, sorted."""
     tickers: tuple[str, ...]
+    cells_per_run: int
+    """Days x tickers above which a run is cut along its days."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Grid":
@@ -80,7 +82,7 @@ class Grid:
         )
         tickers = dg.StaticPartitionsDefinition(list(settings.tickers))
         definition = dg.MultiPartitionsDefinition({DAY: days, TICKER: tickers})
-        return cls(definition, sessions, settings.tickers)
+        return cls(definition, sessions, settings.tickers, settings.partitions.cells_per_run)
 
     def days(self) -> tuple[dt.date, ...]:
         """Days that are partitions by now."""
@@ -161,6 +163,21 @@ class Grid:
                 blocks.append([name])
             previous = position
         return [tuple(block) for block in blocks]
+
+    def runs(self, area: Slice) -> list[Slice]:
+        """The slices of the runs that work `area` off, in the order of their days.
+
+        One for each block of neighbouring tickers, and more where the block has more cells than
+        a run is to have: those are cut between days, as backfills are.
+        """
+        days = self.days_of(area)
+        runs = [
+            self._slice_of(days[piece[0]], days[piece[-1]], block)
+            for block in self.blocks(area.tickers)
+            for piece in day_pieces(len(days), len(block), self.cells_per_run)
+        ]
+        place = {name: position for position, name in enumerate(self.tickers)}
+        return sorted(runs, key=lambda run: (self.days_of(run)[0], place[run.tickers[0]]))
 
     def tags(self, area: Slice) -> dict[str, str]:
         """Run tags that make one Dagster run of the slice (its tickers must be neighbours)."""

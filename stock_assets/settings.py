@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from stock_assets.calendars import WEEKDAYS, get_calendar
 from stock_assets.errors import SettingsError
+from stock_assets.slices import CELLS_PER_RUN
 
 SETTINGS_VARIABLE = "STOCK_ASSETS_SETTINGS"
 """Environment variable with the path of the settings file, for processes Dagster starts."""
@@ -54,6 +55,9 @@ class PartitionSettings(_Section):
 
     first_day: dt.date
     """First day of the partitions: its cell carries all earlier history as well."""
+
+    cells_per_run: int = Field(default=CELLS_PER_RUN, ge=1)
+    """Days x tickers above which a run is cut along its days (docs/adr/0008 says why here)."""
 
 
 class Instrument(_Section):

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import datetime as dt
 
+CELLS_PER_RUN = 100_000
+"""Days x tickers above which a run is cut, where the settings do not say otherwise."""
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -48,3 +51,13 @@ class Slice:
         names = ", ".join(self.tickers[:3]) + (", ..." if len(self.tickers) > 3 else "")  # noqa: PLR2004
         plural = "" if len(self.tickers) == 1 else "s"
         return f"{days} x {len(self.tickers)} ticker{plural} ({names})"
+
+
+def day_pieces(days: int, tickers: int, cells: int) -> list[range]:
+    """Cut `days` consecutive days of `tickers` cells each into runs of at most `cells` cells.
+
+    Returns the positions of each run's days, in order. A day is never divided: one that holds more
+    than `cells` is a run of its own.
+    """
+    step = max(1, cells // tickers)
+    return [range(first, min(first + step, days)) for first in range(0, days, step)]

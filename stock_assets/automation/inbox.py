@@ -111,7 +111,7 @@ def content_hash(file: Path) -> str:
 
 
 def requests_for(touched: Sequence[Touched], grid: Grid) -> list[dg.RunRequest]:
-    """One request for each block of neighbouring tickers that were touched on the same days.
+    """One request for each run over the tickers that were touched on the same days.
 
     Files that came together are run together: features that span tickers then see all of them.
     Rows of history mean the first day of the partitions.
@@ -123,11 +123,12 @@ def requests_for(touched: Sequence[Touched], grid: Grid) -> list[dg.RunRequest]:
     requests = []
     for (first, last), items in sorted(by_days.items()):
         digest = hashlib.sha256("".join(sorted(item.digest for item in items)).encode())
+        area = grid.slice(first, last, [name for item in items for name in item.tickers])
         requests += [
             dg.RunRequest(
-                run_key=f"{digest.hexdigest()}:{block[0]}",
-                tags=grid.tags(grid.slice(first, last, block)),
+                run_key=f"{digest.hexdigest()}:{run.last_date}:{run.tickers[0]}",
+                tags=grid.tags(run),
             )
-            for block in grid.blocks([name for item in items for name in item.tickers])
+            for run in grid.runs(area)
         ]
     return requests

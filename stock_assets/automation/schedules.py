@@ -57,7 +57,9 @@ def _schedule(exchange: str, settings: Settings, grid: Grid, jobs: Jobs) -> dg.S
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"The slice of {exchange} after its close, with the sessions missed before it.",
     )
-    def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def after_the_close(
+        context: dg.ScheduleEvaluationContext,
+    ) -> list[dg.RunRequest] | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(dt.UTC)
         day = calendar.latest_closed(now)
         held = last_forecasts(Lake(settings.lake_dir), tickers)
@@ -73,7 +75,12 @@ def _schedule(exchange: str, settings: Settings, grid: Grid, jobs: Jobs) -> dg.S
             area = grid.slice(first, day, tickers)
         except SliceError as error:
             return dg.SkipReason(str(error))
-        return dg.RunRequest(run_key=f"{exchange}:{area.first_date}:{day}", tags=grid.tags(area))
+        return [
+            dg.RunRequest(
+                run_key=f"{exchange}:{run.first_date}:{run.last_date}", tags=grid.tags(run)
+            )
+            for run in grid.runs(area)
+        ]
 
     return after_the_close
 

@@ -1,48 +1,71 @@
 """One run for a rectangle of days x tickers, however it was asked for.
 
 Dagster cuts a two-dimensional selection into ranges of one dimension: a backfill of 250 days x 50
-tickers becomes 50 runs, in any order (dagster-io/dagster 23996, 27746, 28861). Here a selection is
-cut into the rectangles that its rows give, and a rectangle stays whole: backfills from the UI,
-GraphQL and automation all ask for ranges in one place, which is replaced. The daemon and the
-webserver load this with the instance, code locations with the definitions (docs/adr/0008).
+tickers becomes 50 runs, in any order (dagster-io/dagster 18852, 23996). Here a selection is cut
+into the rectangles that its rows give, a rectangle stays whole, and runs are cut between days only
+where they would be too large. Backfills from the UI, GraphQL and automation all ask for ranges in
+one place, which is replaced. The daemon and the webserver load this with the instance, code
+locations with the definitions (docs/adr/0008).
+
+How many days fit into a run is decided in `slices.py`; the backfills of jobs, which go about it in
+another way, are mended in `job_backfills.py`.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from dagster import MultiPartitionKey, MultiPartitionsDefinition, PartitionKeyRange
+from dagster._core.definitions import automation_tick_evaluation_context as run_requests
 from dagster._core.definitions.partitions.subset.default import DefaultPartitionsSubset
+from dagster._core.definitions.partitions.utils.multi import MULTIPARTITION_KEY_DELIMITER
+
+from stock_assets.errors import SettingsError
+from stock_assets.instance import job_backfills
+from stock_assets.slices import CELLS_PER_RUN, day_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from dagster import PartitionsDefinition
 
 OFF_SWITCH = "STOCK_ASSETS_ONE_RUN_BACKFILLS"
 """Environment variable: 0 leaves Dagster's own ranges."""
 
+CELLS_VARIABLE = "STOCK_ASSETS_CELLS_PER_RUN"
+"""Environment variable that tells `partitions.cells_per_run` to processes without settings."""
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
 _stock_ranges = DefaultPartitionsSubset.get_partition_key_ranges
+_stock_run_requests = run_requests._build_run_requests_with_backfill_policy  # noqa: SLF001
+
+_ranges_become_runs: ContextVar[bool] = ContextVar("_ranges_become_runs", default=False)
 
 Rectangle = tuple[int, int, int, int]
 """First row, last row, first column, last column: all included."""
 
 
-def rectangles(cells: Collection[tuple[int, int]]) -> list[Rectangle]:
+def rectangles(cells: Iterable[tuple[int, int]]) -> list[Rectangle]:
     """Cut cells (row, column) into rectangles: each cell in exactly one, sorted by first row.
 
-    Neighbouring columns of a row are one stretch; equal stretches of consecutive rows are one
-    rectangle. So a rectangle of cells is one, and n unlike rows are at least n.
+    Neighbouring columns of a row are one stretch, which is never divided: features span the
+    tickers of a day. Equal stretches of consecutive rows are one rectangle, so there are as few
+    as there can be without dividing a stretch.
     """
-    columns: dict[int, list[int]] = {}
+    columns: dict[int, set[int]] = {}
     for row, column in cells:
-        columns.setdefault(row, []).append(column)
+        columns.setdefault(row, set()).add(column)
     found: list[Rectangle] = []
     growing: dict[tuple[int, int], int] = {}
     previous = None
     for row in sorted(columns):
-        stretches = set(_stretches(sorted(set(columns[row]))))
+        stretches = set(_stretches(sorted(columns[row])))
         joins = previous is not None and row == previous + 1
         for stretch in [s for s in growing if not joins or s not in stretches]:
             assert previous is not None
@@ -52,7 +75,7 @@ def rectangles(cells: Collection[tuple[int, int]]) -> list[Rectangle]:
         previous = row
     if previous is not None:
         found += [(first, previous, *stretch) for stretch, first in growing.items()]
-    return sorted(found)
+    return sorted(found, key=_by_first_row)
 
 
 def _stretches(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -65,33 +88,97 @@ def _stretches(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
     yield first, last
 
 
+def _by_first_row(rectangle: Rectangle) -> tuple[int, int]:
+    return rectangle[0], rectangle[2]
+
+
+def cut(found: Iterable[Rectangle], cells: int) -> list[Rectangle]:
+    """Cut rectangles of more than `cells` cells between rows, sorted by first row."""
+    pieces = [
+        (first + rows[0], first + rows[-1], left, right)
+        for first, last, left, right in found
+        for rows in day_pieces(last - first + 1, right - left + 1, cells)
+    ]
+    return sorted(pieces, key=_by_first_row)
+
+
 def rectangle_ranges(
     subset: DefaultPartitionsSubset, partitions_def: PartitionsDefinition
 ) -> Sequence[PartitionKeyRange]:
-    """What replaces `get_partition_key_ranges`: rectangles where there are two dimensions."""
+    """What replaces `get_partition_key_ranges`: rectangles where there are two dimensions.
+
+    They are cut into runs only where they become runs: who asks for the range of a run that there
+    is expects one.
+    """
     if not isinstance(partitions_def, MultiPartitionsDefinition):
         return _stock_ranges(subset, partitions_def)
     rows, columns = partitions_def.primary_dimension, partitions_def.secondary_dimension
-    row_keys = list(rows.partitions_def.get_partition_keys())
-    column_keys = list(columns.partitions_def.get_partition_keys())
+    row_keys = rows.partitions_def.get_partition_keys()
+    column_keys = columns.partitions_def.get_partition_keys()
     row_of = {key: place for place, key in enumerate(row_keys)}
     column_of = {key: place for place, key in enumerate(column_keys)}
+    # The text of a key is that of its dimensions, by name. Dagster's own reading of it makes
+    # several objects a key: seconds for a large selection.
+    rows_first = rows.name < columns.name
     cells = []
     for text in subset.subset:
-        key = partitions_def.get_partition_key_from_str(text).keys_by_dimension
-        if key[rows.name] in row_of and key[columns.name] in column_of:
-            cells.append((row_of[key[rows.name]], column_of[key[columns.name]]))
+        one, _, other = text.partition(MULTIPARTITION_KEY_DELIMITER)
+        row, column = (one, other) if rows_first else (other, one)
+        if row in row_of and column in column_of:
+            cells.append((row_of[row], column_of[column]))
+    found = rectangles(cells)
+    if _ranges_become_runs.get():
+        found = cut(found, cells_per_run())
 
     def cell(row: int, column: int) -> MultiPartitionKey:
         return MultiPartitionKey({rows.name: row_keys[row], columns.name: column_keys[column]})
 
     return [
         PartitionKeyRange(cell(first, left), cell(last, right))
-        for first, last, left, right in rectangles(cells)
+        for first, last, left, right in found
     ]
 
 
+@contextmanager
+def ranges_that_become_runs() -> Iterator[None]:
+    """Ranges asked for in here are the ranges of runs: none larger than a run is to be."""
+    token = _ranges_become_runs.set(True)
+    try:
+        yield
+    finally:
+        _ranges_become_runs.reset(token)
+
+
+def _making_runs(make: Callable[_P, _R]) -> Callable[_P, _R]:
+    @wraps(make)
+    def making(*arguments: _P.args, **options: _P.kwargs) -> _R:
+        with ranges_that_become_runs():
+            return make(*arguments, **options)
+
+    return making
+
+
+def limit_cells_per_run(cells: int) -> None:
+    """Tell this process, and those it starts, how many cells a run may have."""
+    os.environ[CELLS_VARIABLE] = str(cells)
+
+
+def cells_per_run() -> int:
+    """How many cells a run may have; the default where the environment does not say.
+
+    Raises `SettingsError` when the variable does not hold a positive number.
+    """
+    text = os.environ.get(CELLS_VARIABLE, str(CELLS_PER_RUN))
+    if not text.isdecimal() or int(text) < 1:
+        message = f"environment variable {CELLS_VARIABLE}={text!r} is not a positive whole number"
+        raise SettingsError(message)
+    return int(text)
+
+
 def install_one_run_backfills() -> None:
-    """Have this process cut selections into rectangles, unless the off switch says no."""
-    if os.environ.get(OFF_SWITCH) != "0":
-        DefaultPartitionsSubset.get_partition_key_ranges = rectangle_ranges
+    """Have this process make one run of a rectangle, unless the off switch says no."""
+    if os.environ.get(OFF_SWITCH) == "0":
+        return
+    DefaultPartitionsSubset.get_partition_key_ranges = rectangle_ranges
+    run_requests._build_run_requests_with_backfill_policy = _making_runs(_stock_run_requests)  # noqa: SLF001
+    job_backfills.install(ranges_that_become_runs)

@@ -74,7 +74,10 @@ def evaluate(settings: Settings, grid: Grid, when: dt.datetime) -> dg.RunRequest
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_schedule_context(instance=instance, scheduled_execution_time=when)
         found = moscow(context)
-    return found if isinstance(found, dg.RunRequest) else str(found.skip_message)
+    if isinstance(found, dg.SkipReason):
+        return str(found.skip_message)
+    (request,) = found
+    return request
 
 
 def at(day: str, clock: str = "19:00") -> dt.datetime:
