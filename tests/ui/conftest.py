@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,34 +148,42 @@ class Server:
         return {event["partition"] for event in events}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`stock-assets dev` on an empty lake of three simulated tickers, a handful of days deep."""
-    folder = tmp_path_factory.mktemp("ui")
-    file = _write_settings(folder)
-    log = folder / "server.log"
-    # A developer's own settings and lake must not be what this server shows.
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("STOCK_ASSETS_", "DAGSTER_"))
-    }
+@contextmanager
+def running_server(settings_file: Path) -> Iterator[Server]:
+    """`stock-assets dev` on the lake of these settings, its automation switched off."""
+    log = settings_file.with_name("server.log")
     program = str(Path(sys.executable).with_name("stock-assets"))
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [program, "dev", "--settings", str(file)],
-            env=clean,
+            [program, "dev", "--settings", str(settings_file)],
+            env=clean_environment(),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
-        started = Server(load_settings(file), log)
+        started = Server(load_settings(settings_file), log)
         started.wait("starting the server", started.loaded, _STARTS_IN)
         started.stop_automation()
         yield started
     finally:
         _end_group(process)
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, without a developer's own settings and lake: they must not be what a server shows."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("STOCK_ASSETS_", "DAGSTER_"))
+    }
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on an empty lake of three simulated tickers, a handful of days deep."""
+    with running_server(_write_settings(tmp_path_factory.mktemp("ui"))) as started:
+        yield started
 
 
 class Page:
@@ -304,7 +313,7 @@ def _write_settings(folder: Path) -> Path:
     calendar = get_calendar(EXCHANGE)
     last = calendar.latest_closed(dt.datetime.now(tz=dt.UTC))
     first = calendar.back(last, PARTITIONS_BACK)
-    port, reports_port = _free_ports()
+    port, reports_port = free_ports()
     file = folder / "ui.toml"
     file.write_text(
         f"""
@@ -332,7 +341,8 @@ reports_port = {reports_port}
     return file
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
+    """Two ports that nobody listens on."""
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
