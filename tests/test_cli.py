@@ -61,7 +61,12 @@ def shell(
 ) -> Shell:
     (tmp_path / "settings.toml").write_text(SETTINGS)
     # prepare_home sets these for the processes it starts; the next test must not see them.
-    for name in ("DAGSTER_HOME", "STOCK_ASSETS_EVENT_LOG", "STOCK_ASSETS_SETTINGS"):
+    for name in (
+        "DAGSTER_HOME",
+        "STOCK_ASSETS_EVENT_LOG",
+        "STOCK_ASSETS_SETTINGS",
+        "STOCK_ASSETS_CELLS_PER_RUN",
+    ):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     return Shell(tmp_path, monkeypatch, capsys)

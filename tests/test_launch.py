@@ -1,8 +1,14 @@
 """Starting Dagster on a lake; the runs themselves are in tests/graph."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
+
+from stock_assets.instance import backfills
+from stock_assets.launch import prepare_home
+from stock_assets.settings import load_settings
 
 OPENED_AT_ONCE = """
 import multiprocessing, os, sys
@@ -43,3 +49,18 @@ def test_processes_that_open_a_new_home_at_once_all_find_its_tables(tmp_path: Pa
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_processes_without_settings_are_told_how_many_cells_a_run_may_have(tmp_path: Path) -> None:
+    settings = load_settings()
+    lake = settings.lake.model_copy(update={"path": tmp_path})
+    partitions = settings.partitions.model_copy(update={"cells_per_run": 1234})
+    told = settings.model_copy(update={"lake": lake, "partitions": partitions})
+    with mock.patch.dict(os.environ):
+        prepare_home(told)
+        code = "from stock_assets.instance import backfills; print(backfills.cells_per_run())"
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        )
+    assert done.stdout.strip() == "1234"
+    assert backfills.cells_per_run() == settings.partitions.cells_per_run == 100_000

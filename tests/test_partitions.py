@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from itertools import pairwise
 
 import dagster as dg
@@ -90,6 +91,49 @@ def test_blocks_are_neighbours_and_cover_the_tickers_once(names: list[str]) -> N
         assert grid.tickers[first : first + len(block)] == block
     joints = [(left[-1], right[0]) for left, right in pairwise(blocks)]
     assert all(grid.tickers.index(b) > grid.tickers.index(a) + 1 for a, b in joints)
+
+
+SAMPLE = Grid.of(load_settings())
+
+
+@given(
+    names=st.lists(st.sampled_from(SAMPLE.tickers), min_size=1, unique=True),
+    span=st.integers(0, 12),
+    limit=st.integers(1, 30),
+)
+@settings(max_examples=60, deadline=None)
+def test_runs_hold_each_cell_of_a_slice_once_and_follow_its_days(
+    names: list[str], span: int, limit: int
+) -> None:
+    grid = replace(SAMPLE, cells_per_run=limit)
+    days = grid.days()
+    area = grid.slice(days[3], days[3 + span], names)
+    runs = grid.runs(area)
+    cells = [
+        cell_key(day, name) for run in runs for day in grid.days_of(run) for name in run.tickers
+    ]
+    assert sorted(cells) == sorted(
+        cell_key(day, name) for day in grid.days_of(area) for name in area.tickers
+    )
+    firsts = [grid.days_of(run)[0] for run in runs]
+    assert firsts == sorted(firsts)
+    for run in runs:
+        assert grid.blocks(run.tickers) == [run.tickers]
+        count = len(grid.days_of(run))
+        assert count * len(run.tickers) <= limit or count == 1
+    # As backfills do: a rectangle that is small enough is one run.
+    assert len(grid.runs(area)) >= len(grid.blocks(names))
+    whole = replace(grid, cells_per_run=13 * len(names))
+    assert len(whole.runs(area)) == len(grid.blocks(names))
+
+
+def test_the_run_of_the_first_day_carries_the_history(grid: Grid) -> None:
+    days = grid.days()
+    cut = replace(grid, cells_per_run=len(grid.tickers))
+    first, second = cut.runs(grid.slice(days[0], days[1], grid.tickers))
+    assert first.has_history
+    assert not second.has_history
+    assert second.first_date == days[0] + dt.timedelta(1)
 
 
 def test_keys_that_are_no_cells_are_refused(grid: Grid) -> None:

@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -102,6 +103,24 @@ def test_days_that_were_missed_are_asked_for_with_it(settings: Settings, grid: G
     assert asked.tags[RANGE_END_TAG] == "2026-06-10|CCC"
 
 
+def test_missed_days_too_many_for_a_run_are_asked_for_in_their_order(
+    settings: Settings, grid: Grid
+) -> None:
+    hold(settings, dt.date(2026, 6, 1), "AAA", "BBB", "CCC")
+    cut = replace(grid, cells_per_run=6)
+    (moscow, _) = build_schedules(settings, cut, build_jobs())
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=at("2026-06-04")
+        )
+        asked = moscow(context)
+    assert [(one.tags[RANGE_START_TAG], one.tags[RANGE_END_TAG]) for one in asked] == [
+        ("2026-06-02|AAA", "2026-06-03|CCC"),
+        ("2026-06-04|AAA", "2026-06-04|CCC"),
+    ]
+    assert len({one.run_key for one in asked}) == 2
+
+
 def test_a_ticker_that_stayed_behind_is_asked_for_again(settings: Settings, grid: Grid) -> None:
     hold(settings, dt.date(2026, 6, 3), "BBB", "CCC")
     hold(settings, dt.date(2026, 6, 5), "AAA")
@@ -187,6 +206,17 @@ def test_a_dropped_file_asks_for_exactly_its_cells_once(settings: Settings, grid
     inbox.drop("BBB.csv", ["2026-06-02", "2026-06-03", "2026-06-04"])
     assert inbox.tick() == [("2026-06-02|BBB", "2026-06-04|BBB")]
     assert inbox.tick() == []
+
+
+def test_a_file_of_too_many_cells_for_a_run_asks_for_several_in_the_order_of_days(
+    settings: Settings, grid: Grid
+) -> None:
+    inbox = Inbox(settings, replace(grid, cells_per_run=2))
+    inbox.drop("BBB.csv", ["2026-06-02", "2026-06-03", "2026-06-04"])
+    assert inbox.tick() == [
+        ("2026-06-02|BBB", "2026-06-03|BBB"),
+        ("2026-06-04|BBB", "2026-06-04|BBB"),
+    ]
 
 
 def test_a_changed_file_asks_again_a_touched_one_does_not(settings: Settings, grid: Grid) -> None:

@@ -51,7 +51,7 @@ PARTITIONS_BACK = 7
 REGIME_BACK = 17
 """Sessions between the change of the market and the first partition day: drift must be seen."""
 
-_STARTS_IN, _ENDS_IN, _APPEARS_IN = 90, 20, 60
+_STARTS_IN, _ENDS_IN, _APPEARS_IN = 180, 20, 60
 _FINAL = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 
 

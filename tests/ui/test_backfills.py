@@ -31,14 +31,14 @@ pytestmark = [
     pytest.mark.slow,
     # One worker for the module: each would start a server of its own.
     pytest.mark.xdist_group("daemon"),
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(600),
 ]
 
 CELLS_PER_RUN = 4
 INGEST = ("candles", "quarantine")
 """The assets of the cheapest step."""
 FINAL = {"SUCCESS", "FAILURE", "CANCELED"}
-_ENDS_IN = 120
+_ENDS_IN = 280
 
 _BACKFILL = """mutation($it: LaunchBackfillParams!) { done: launchPartitionBackfill(
   backfillParams: $it) { __typename ... on LaunchBackfillSuccess { id: backfillId }
