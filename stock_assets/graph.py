@@ -5,9 +5,9 @@ Each part is built by the module that owns it; the settings come in from the cal
 
 import dagster as dg
 
-from stock_assets.assets.checks import build_table_checks
+from stock_assets.assets.checks import separate_table_checks
 from stock_assets.assets.common import GROUPS
-from stock_assets.assets.drifting import build_drift, build_drift_check
+from stock_assets.assets.drifting import build_drift
 from stock_assets.assets.ingest import build_ingest
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.assets.modelling import build_forecasts, build_model, build_scores
@@ -39,7 +39,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             build_forecasts(settings, grid),
             build_scores(settings, grid),
         ],
-        asset_checks=[*build_table_checks(settings, grid), build_drift_check(settings, grid)],
+        asset_checks=separate_table_checks(("bars", "features"), settings, grid),
         jobs=jobs.all(),
         schedules=build_schedules(settings, grid, jobs),
         sensors=[
@@ -57,7 +57,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
 
 STEPS = ("ingest", "transform", "drift", "model", "forecasts", "scores")
-"""The steps that compute, in the order they run; the checks come in between."""
+"""The steps that compute, in the order they run; dbt and each step check what they wrote."""
 
 
 def asset_names() -> tuple[str, ...]:
