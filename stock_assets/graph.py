@@ -11,7 +11,7 @@ from stock_assets.assets.drifting import build_drift
 from stock_assets.assets.ingest import build_ingest
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.assets.modelling import build_forecasts, build_model, build_scores
-from stock_assets.assets.transform import build_transform, dbt_resource
+from stock_assets.assets.transform import build_transform
 from stock_assets.automation.conditions import build_automation_sensor
 from stock_assets.automation.inbox import build_inbox_sensor
 from stock_assets.automation.jobs import build_jobs
@@ -47,10 +47,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             build_training_due_sensor(settings, grid, jobs),
             build_inbox_sensor(settings, grid, jobs),
         ],
-        resources={
-            "lake": LakeResource(database=":memory:", root=str(settings.lake_dir)),
-            "dbt": dbt_resource(),
-        },
+        resources={"lake": LakeResource(database=":memory:", root=str(settings.lake_dir))},
         # Ten small steps take a minute in processes of their own, seconds in the run's.
         executor=dg.in_process_executor,
     )

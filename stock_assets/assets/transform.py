@@ -7,20 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
+from dagster_dbt import DagsterDbtTranslator, DbtProject, dbt_assets
 
 from stock_assets.assets.common import BACKFILL, GROUPS, report, slice_of, spec
 from stock_assets.assets.lake_resource import LakeResource
-from stock_assets.lake.dbt_project import (
-    BUILD_ARGUMENTS,
-    DBT_PROJECT_DIR,
-    dbt_executable,
-    ensure_manifest,
-)
-from stock_assets.lake.dbt_request import build_request, requested
+from stock_assets.lake.dbt_command import NodeResult, build
+from stock_assets.lake.dbt_project import ensure_manifest
+from stock_assets.lake.dbt_request import build_request
 from stock_assets.lake.views import rows
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
+from stock_assets.slices import Slice
 
 _RUN = "run"
 """dbt source of relations that describe a run (its slice, sessions, splits): no assets."""
@@ -82,38 +79,60 @@ def build_transform(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
         backfill_policy=BACKFILL,
         exclude="resource_type:unit_test",
     )
-    def transform(context: dg.AssetExecutionContext, dbt: DbtCliResource, lake: LakeResource):  # noqa: ANN202
+    def transform(context: dg.AssetExecutionContext, lake: LakeResource):  # noqa: ANN202
         area = slice_of(context, grid)
-        with requested(build_request(settings, area, run_id=context.run.run_id)) as request:
-            # What dbt stages goes away with the request, and no other run writes there.
-            target = request.parent / "target"
-            invocation = dbt.cli(list(BUILD_ARGUMENTS), context=context, target_path=target)
-            for event in invocation.stream():
-                if not isinstance(event, dg.Output):
-                    yield event
-                    continue
-                # dbt's own metadata would be repeated in every cell's event.
-                name = event.output_name
-                with lake.get_connection() as connection:
-                    made = rows(
-                        connection,
-                        name,
-                        area.first_date,
-                        area.last_date,
-                        tickers=area.tickers,
-                        columns=["day", "ticker"],
-                    )
-                version = lake.lake.version(name)
-                report(context, name, made, area, grid, {"rows": made.height, "version": version})
-                yield dg.Output(None, output_name=name)
+        assets = {key.path[-1] for key in context.selected_asset_keys}
+        checks = {key.name: key for key in context.selected_asset_check_keys}
+        request = build_request(settings, area, run_id=context.run.run_id)
+        try:
+            outcome = build(request, sorted({*assets, *checks}))
+        except KeyboardInterrupt as interrupt:
+            raise dg.DagsterExecutionInterruptedError from interrupt
+        for result in outcome.results:
+            if result.name in checks:
+                if result.status != "skipped":
+                    yield _check_result(checks[result.name], result)
+            elif result.name in assets and result.status == "success":
+                _report(context, result.name, lake, area, grid)
+                yield dg.Output(None, output_name=result.name)
+        if outcome.error is not None:
+            raise outcome.error
 
     return transform
 
 
-def dbt_resource() -> DbtCliResource:
-    """Dbt of this environment, on this project."""
-    return DbtCliResource(
-        project_dir=str(DBT_PROJECT_DIR),
-        profiles_dir=str(DBT_PROJECT_DIR),
-        dbt_executable=str(dbt_executable()),
+def _report(
+    context: dg.AssetExecutionContext, name: str, lake: LakeResource, area: Slice, grid: Grid
+) -> None:
+    """Row counts of what dbt has stored; its own metadata would be repeated in every cell."""
+    with lake.get_connection() as connection:
+        made = rows(
+            connection,
+            name,
+            area.first_date,
+            area.last_date,
+            tickers=area.tickers,
+            columns=["day", "ticker"],
+        )
+    version = lake.lake.version(name)
+    report(context, name, made, area, grid, {"rows": made.height, "version": version})
+
+
+def _check_result(key: dg.AssetCheckKey, result: NodeResult) -> dg.AssetCheckResult:
+    """What dagster-dbt would record of a test, with dbt's message."""
+    severity = dg.AssetCheckSeverity
+    metadata: dict[str, Any] = {
+        "unique_id": result.unique_id,
+        "status": result.status,
+        "Execution Duration": result.seconds,
+    }
+    if result.failures is not None:
+        metadata["dagster_dbt/failed_row_count"] = result.failures
+    return dg.AssetCheckResult(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=result.status == "pass",
+        severity=severity.WARN if result.status == "warn" else severity.ERROR,
+        description=result.message or None,
+        metadata=metadata,
     )
