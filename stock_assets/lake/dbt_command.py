@@ -100,7 +100,7 @@ def _invoke(arguments: list[str]) -> Any:
         return dbtRunner().invoke(arguments)
     finally:
         # dbt-duckdb would hand the same in-memory database to the next invocation.
-        DuckDBConnectionManager.close_all_connections()
+        DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
 
 
 def _result(item: Any) -> NodeResult:
