@@ -5,7 +5,6 @@ Each part is built by the module that owns it; the settings come in from the cal
 
 import dagster as dg
 
-from stock_assets.assets.checks import separate_table_checks
 from stock_assets.assets.common import GROUPS
 from stock_assets.assets.drifting import build_drift
 from stock_assets.assets.ingest import build_ingest
@@ -39,7 +38,6 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             build_forecasts(settings, grid),
             build_scores(settings, grid),
         ],
-        asset_checks=separate_table_checks(("bars", "features"), settings, grid),
         jobs=jobs.all(),
         schedules=build_schedules(settings, grid, jobs),
         sensors=[

@@ -88,21 +88,6 @@ def checked_asset(
     return decorate
 
 
-def separate_table_checks(
-    names: Sequence[str], settings: Settings, grid: Grid
-) -> list[dg.AssetChecksDefinition]:
-    """A step of checks for each of the assets, for those whose own step does not check."""
-
-    def checks_of(name: str) -> dg.AssetChecksDefinition:
-        @dg.multi_asset_check(name=f"{name}_checks", specs=table_check_specs(name))
-        def checks(context: dg.AssetCheckExecutionContext, lake: LakeResource):  # noqa: ANN202
-            yield from table_check_results(name, slice_of(context, grid), lake, settings, grid)
-
-        return checks
-
-    return [checks_of(name) for name in names]
-
-
 def table_check_specs(name: str) -> list[dg.AssetCheckSpec]:
     """The checks of asset `name` that `table_check_results` evaluates."""
     table = TABLE_OF[name]
