@@ -3,6 +3,7 @@
 The SQL is in `dbt/models`; how dbt gets the slice and stores what it makes is in `lake/dbt_*.py`.
 """
 
+import functools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -30,7 +31,8 @@ class GraphTranslator(DagsterDbtTranslator):
 
     def __init__(self, grid: Grid) -> None:
         super().__init__()
-        self._grid = grid
+        # dagster-dbt asks for each spec a dozen times.
+        self._described = functools.cache(lambda name: spec(name, grid))
 
     def get_asset_spec(
         self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
@@ -43,7 +45,7 @@ class GraphTranslator(DagsterDbtTranslator):
             return found.replace_attributes(key=dg.AssetKey([*prefix, name]))
         if name not in GROUPS:
             return found
-        described = spec(name, self._grid)
+        described = self._described(name)
         return found.replace_attributes(
             key=described.key,
             deps=[dep for dep in found.deps if dep.asset_key.path[0] != _RUN],
