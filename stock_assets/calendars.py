@@ -11,8 +11,10 @@ import bisect
 import datetime as dt
 import functools
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from zoneinfo import ZoneInfo
 
+from stock_assets.calendar_files import KnownSessions, remembered
 from stock_assets.errors import SettingsError
 
 WEEKDAYS = "weekdays"
@@ -129,7 +131,15 @@ class Calendar:
 
 
 @functools.cache
-def _packaged(name: str) -> tuple[str, dt.time, tuple[dt.date, ...]]:
+def _packaged(name: str) -> KnownSessions:
+    """What exchange_calendars knows of `name`, computed once for each release and year."""
+    end = dt.date(dt.datetime.now(tz=dt.UTC).year + _FAR_YEARS, 12, 31)
+    # All that the sessions depend on.
+    releases = [version(package) for package in ("exchange_calendars", "pandas")]
+    return remembered([name, str(EPOCH), str(end), *releases], lambda: _computed(name, end))
+
+
+def _computed(name: str, end: dt.date) -> KnownSessions:
     # Imported here: it costs pandas, which the command line's light commands do not need.
     import exchange_calendars as xc
 
@@ -144,13 +154,12 @@ def _packaged(name: str) -> tuple[str, dt.time, tuple[dt.date, ...]]:
         )
         raise SettingsError(message) from None
     start = max(dt.date(EPOCH.year, 1, 2), bound.date()) if (bound := cls.bound_min()) else EPOCH
-    end = dt.date(dt.datetime.now(tz=dt.UTC).year + _FAR_YEARS, 12, 31)
     if (last := cls.bound_max()) is not None:
         end = min(end, last.date())
     calendar = xc.get_calendar(canonical, start=start.isoformat(), end=end.isoformat())
     close: dt.time = calendar.close_times[-1][1]
     days = tuple(stamp.date() for stamp in calendar.sessions)
-    return str(calendar.tz), close, days
+    return KnownSessions(str(calendar.tz), close, days)
 
 
 @functools.cache
@@ -166,14 +175,15 @@ def get_calendar(name: str) -> Calendar:
         weekdays = tuple(day for day in every if day.isoweekday() <= 5)  # noqa: PLR2004
         return Calendar(WEEKDAYS, "UTC", dt.time(0), weekdays)
     base = "XMOS" if name == CBR else name
-    timezone, close, days = _packaged(base)
+    known = _packaged(base)
+    close, days = known.close, known.days
     if name == CBR:
         # The exchange's uncorrected days are the working days: rates were set all through 2022.
         days = tuple(day + dt.timedelta(1) for day in days)
         close = dt.time(0)
     fix = _CORRECTIONS.get(name, _Correction())
     days = tuple(sorted((set(days) - fix.closed) | fix.extra))
-    return Calendar(name, timezone, close, days)
+    return Calendar(name, known.timezone, close, days)
 
 
 @functools.cache

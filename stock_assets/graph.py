@@ -5,13 +5,12 @@ Each part is built by the module that owns it; the settings come in from the cal
 
 import dagster as dg
 
-from stock_assets.assets.checks import build_table_checks
 from stock_assets.assets.common import GROUPS
-from stock_assets.assets.drifting import build_drift, build_drift_check
+from stock_assets.assets.drifting import build_drift
 from stock_assets.assets.ingest import build_ingest
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.assets.modelling import build_forecasts, build_model, build_scores
-from stock_assets.assets.transform import build_transform, dbt_resource
+from stock_assets.assets.transform import build_transform
 from stock_assets.automation.conditions import build_automation_sensor
 from stock_assets.automation.inbox import build_inbox_sensor
 from stock_assets.automation.jobs import build_jobs
@@ -40,7 +39,6 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             build_forecasts(settings, grid),
             build_scores(settings, grid),
         ],
-        asset_checks=[*build_table_checks(settings, grid), build_drift_check(settings, grid)],
         jobs=jobs.all(),
         schedules=build_schedules(settings, grid, jobs),
         sensors=[
@@ -48,17 +46,14 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             build_training_due_sensor(settings, grid, jobs),
             build_inbox_sensor(settings, grid, jobs),
         ],
-        resources={
-            "lake": LakeResource(database=":memory:", root=str(settings.lake_dir)),
-            "dbt": dbt_resource(),
-        },
+        resources={"lake": LakeResource(database=":memory:", root=str(settings.lake_dir))},
         # Ten small steps take a minute in processes of their own, seconds in the run's.
         executor=dg.in_process_executor,
     )
 
 
 STEPS = ("ingest", "transform", "drift", "model", "forecasts", "scores")
-"""The steps that compute, in the order they run; the checks come in between."""
+"""The steps that compute, in the order they run; dbt and each step check what they wrote."""
 
 
 def asset_names() -> tuple[str, ...]:

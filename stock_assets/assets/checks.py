@@ -1,17 +1,23 @@
 """Checks that every table has: the slice keeps the schema, and no cell is silently empty.
 
-Checks of one asset only (drift, quarantine) live with that asset; dbt's tests become checks in
+They run inside the step that writes the table, on what the lake holds then: a check that is a
+step of its own costs one, and has Dagster list every partition of its asset (docs/adr/0013).
+`checked_asset` makes such a step of one asset.
+
+Checks of one asset only (the drift verdict) live with that asset; dbt's tests become checks in
 `transform.py`.
 """
 
 import datetime as dt
 from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import dagster as dg
 import duckdb
 import polars as pl
 
-from stock_assets.assets.common import TABLE_OF, slice_of
+from stock_assets.assets.common import BACKFILL, TABLE_OF, slice_of
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.calendars import get_calendar
 from stock_assets.lake.schemas import TABLES
@@ -22,6 +28,9 @@ from stock_assets.slices import Slice
 
 _SHOWN = 10
 
+SCHEMA, COMPLETE = "schema", "complete"
+NOTHING_SET_ASIDE, WHOLE_MARKET = "nothing_set_aside", "whole_market"
+
 UPSTREAM_OF = {
     "bars": "candles",
     "features": "bars",
@@ -31,227 +40,312 @@ UPSTREAM_OF = {
     "scores": None,
     "candles": None,
 }
-"""Table whose cells each asset's must follow; None: see `_expected`."""
+"""Table whose cells each asset's must follow; None: see `_complete`."""
+
+# A candle in the weeks before a slice tells a ticker that fell silent from one that starts late.
+_RECENT = dt.timedelta(days=40)
+
+Cells = set[tuple[dt.date, str]]
+Compute = Callable[[dg.AssetExecutionContext, LakeResource], None]
+Results = Callable[[dg.AssetExecutionContext, LakeResource], Iterator[dg.AssetCheckResult]]
 
 
-def build_table_checks(settings: Settings, grid: Grid) -> list[dg.AssetChecksDefinition]:
-    """Schema and completeness for every table."""
-    checks = [_schema_check(name, grid) for name in TABLE_OF]
-    checks += [_completeness_check(name, settings, grid) for name in UPSTREAM_OF]
-    return [*checks, _quarantine_check(grid), _whole_market_check(settings, grid)]
+def checked_asset(
+    spec: dg.AssetSpec,
+    settings: Settings,
+    grid: Grid,
+    *,
+    more_specs: Sequence[dg.AssetCheckSpec] = (),
+    more_results: Results | None = None,
+) -> Callable[[Compute], dg.AssetsDefinition]:
+    """Decorator: an asset whose step computes and writes, then checks what the lake holds.
+
+    `more_specs` are checks beside those that every table has; `more_results` yields their results.
+    """
+    name = spec.key.to_user_string()
+
+    def decorate(compute: Compute) -> dg.AssetsDefinition:
+        @dg.multi_asset(
+            name=name,
+            specs=[spec],
+            check_specs=[*table_check_specs(name), *more_specs],
+            backfill_policy=BACKFILL,
+            # Otherwise Dagster takes the asset and its checks for one thing that must be requested
+            # together, and automation asks for the checks of a single cell in a run of their own.
+            can_subset=True,
+        )
+        def step(context: dg.AssetExecutionContext, lake: LakeResource):  # noqa: ANN202
+            if context.selected_asset_keys:
+                compute(context, lake)
+                yield dg.MaterializeResult(name)
+            area, wanted = slice_of(context, grid), context.selected_asset_check_keys
+            yield from table_check_results(name, area, lake, settings, grid, wanted=wanted)
+            if more_results is not None and not wanted.isdisjoint(item.key for item in more_specs):
+                yield from more_results(context, lake)
+
+        return step
+
+    return decorate
 
 
-def _schema_check(name: str, grid: Grid) -> dg.AssetChecksDefinition:
+def table_check_specs(name: str) -> list[dg.AssetCheckSpec]:
+    """The checks of asset `name` that `table_check_results` evaluates."""
     table = TABLE_OF[name]
-    schema = TABLES[table]
-
-    @dg.asset_check(
-        asset=name,
-        name="schema",
-        description=f"The slice's rows of `{table}` keep its types, keys and rules.",
-    )
-    def check_schema(
-        context: dg.AssetCheckExecutionContext, lake: LakeResource
-    ) -> dg.AssetCheckResult:
-        area = slice_of(context, grid)
-        with lake.get_connection() as connection:
-            found = rows(connection, table, area.first_date, area.last_date, tickers=area.tickers)
-        good, failure = schema.filter(found)
-        return dg.AssetCheckResult(
-            passed=failure.invalid().is_empty(),
-            description=f"{good.height} of {found.height} rows keep the schema",
-            metadata={"broken rules": dg.MetadataValue.json(dict(failure.counts()))},
+    described = {SCHEMA: f"The slice's rows of `{table}` keep its types, keys and rules."}
+    if name in UPSTREAM_OF:
+        described[COMPLETE] = (
+            f"Which cells of the slice have rows in `{table}`, and why the others do not."
         )
-
-    return check_schema
-
-
-def _completeness_check(name: str, settings: Settings, grid: Grid) -> dg.AssetChecksDefinition:
-    table = TABLE_OF[name]
-
-    @dg.asset_check(
-        asset=name,
-        name="complete",
-        description=f"Which cells of the slice have rows in `{table}`, and why the others do not.",
-    )
-    def check_complete(
-        context: dg.AssetCheckExecutionContext, lake: LakeResource
-    ) -> dg.AssetCheckResult:
-        area = slice_of(context, grid)
-        with lake.get_connection() as connection:
-            filled = _cells(connection, table, area, grid)
-            expected, explained = _expected(connection, name, settings, area, grid)
-        missing = sorted(expected - filled)
-        # Rows of a halted or thinly traded ticker may really not exist: a warning, not an error.
-        return dg.AssetCheckResult(
-            passed=not missing,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=(
-                f"{len(filled)} of {len(filled) + len(missing)} expected cells have rows"
-                + (f"; missing without an explanation: {len(missing)}" if missing else "")
-            ),
-            metadata={
-                "cells with rows": len(filled),
-                "explained": dg.MetadataValue.json(explained),
-                "missing": dg.MetadataValue.json(
-                    [f"{day}|{ticker}" for day, ticker in missing[:_SHOWN]]
-                ),
-                "missing cells": len(missing),
-            },
+    if name == "quarantine":
+        described[NOTHING_SET_ASIDE] = (
+            "Warns when rows of the slice were set aside, with the commonest reasons."
         )
-
-    return check_complete
-
-
-def _quarantine_check(grid: Grid) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset="quarantine",
-        name="nothing_set_aside",
-        description="Warns when rows of the slice were set aside, with the commonest reasons.",
-    )
-    def check_quarantine(
-        context: dg.AssetCheckExecutionContext, lake: LakeResource
-    ) -> dg.AssetCheckResult:
-        area = slice_of(context, grid)
-        with lake.get_connection() as connection:
-            found = rows(
-                connection, "quarantine", area.first_date, area.last_date, tickers=area.tickers
-            )
-        reasons = found["reason"].value_counts(sort=True).head(_SHOWN)
-        return dg.AssetCheckResult(
-            passed=found.is_empty(),
-            severity=dg.AssetCheckSeverity.WARN,
-            description=f"{found.height} rows set aside; see the table `quarantine`",
-            metadata={"reasons": dg.MetadataValue.json(dict(reasons.iter_rows()))},
-        )
-
-    return check_quarantine
-
-
-def _whole_market_check(settings: Settings, grid: Grid) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset="features",
-        name="whole_market",
-        description=(
+    if name == "features":
+        described[WHOLE_MARKET] = (
             "Warns when market-wide features were made while bars of the same exchange and day "
             "were missing; running those days for all its tickers completes them."
-        ),
+        )
+    return [
+        dg.AssetCheckSpec(check, asset=name, description=description)
+        for check, description in described.items()
+    ]
+
+
+def table_check_results(  # noqa: PLR0913
+    name: str,
+    area: Slice,
+    lake: LakeResource,
+    settings: Settings,
+    grid: Grid,
+    *,
+    wanted: Collection[dg.AssetCheckKey] | None = None,
+) -> Iterator[dg.AssetCheckResult]:
+    """The results of the checks of asset `name` on `area` as the lake holds it; reads it once.
+
+    `wanted` (all without it) are the checks that the run selected. An error names the check that
+    could not be evaluated.
+    """
+    specs = table_check_specs(name)
+    chosen = [spec.name for spec in specs if wanted is None or spec.key in wanted]
+    if not chosen:
+        return
+    table = TABLE_OF[name]
+    with _about(f"the checks of {name}", area), lake.get_connection(table) as connection:
+        found = rows(connection, table, area.first_date, area.last_date, tickers=area.tickers)
+    evaluate: dict[str, Callable[[], dg.AssetCheckResult]] = {
+        SCHEMA: lambda: _keeps_schema(name, found),
+        COMPLETE: lambda: _complete(name, found, area, lake, settings, grid),
+        NOTHING_SET_ASIDE: lambda: _nothing_set_aside(found),
+        WHOLE_MARKET: lambda: _whole_market(found, area, lake, settings, grid),
+    }
+    for check in chosen:
+        with _about(f"check {check} of {name}", area):
+            result = evaluate[check]()
+        yield result
+
+
+@contextmanager
+def _about(what: str, area: Slice) -> Iterator[None]:
+    """Adds to an error what could not be evaluated: the step has written its rows by then."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"({what} could not be evaluated on {area}; its rows are in the lake)")
+        raise
+
+
+def _keeps_schema(name: str, found: pl.DataFrame) -> dg.AssetCheckResult:
+    good, failure = TABLES[TABLE_OF[name]].filter(found)
+    return dg.AssetCheckResult(
+        asset_key=name,
+        check_name=SCHEMA,
+        passed=failure.invalid().is_empty(),
+        description=f"{good.height} of {found.height} rows keep the schema",
+        metadata={"broken rules": dg.MetadataValue.json(dict(failure.counts()))},
     )
-    def check_whole_market(
-        context: dg.AssetCheckExecutionContext, lake: LakeResource
-    ) -> dg.AssetCheckResult:
-        area = slice_of(context, grid)
-        first = grid.days_of(area)[0]
-        exchanges = {item.ticker: item.exchange for item in settings.universe}
-        columns = ["day", "ticker", "exchange", "market_tickers"]
-        with lake.get_connection() as connection:
-            made = rows(
-                connection, "features", first, area.last_date, tickers=area.tickers, columns=columns
-            )
-            bars = rows(
-                connection, "bars", first, area.last_date, columns=["day", "ticker", "exchange"]
-            )
-        # Tickers of the universe that have a bar by now, and those that have none on a session.
-        there = bars.group_by("day", "exchange").agg(pl.col("ticker").n_unique().alias("now"))
-        partial = made.join(there, on=["day", "exchange"]).filter(
-            pl.col("market_tickers") < pl.col("now")
-        )
-        silent = {
-            name: count
-            for name, count in sorted(Counter(exchanges.values()).items())
-            if (held := made.filter(exchange=name)).height
-            and int(held["market_tickers"].max() or 0) < count
-        }
-        return dg.AssetCheckResult(
-            passed=partial.is_empty() and not silent,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=(
-                f"{partial.height} rows were made from fewer tickers than have bars now"
-                + (f"; never the whole market of {', '.join(silent)}" if silent else "")
-            ),
-            metadata={
-                "rows to run again": partial.height,
-                "days": dg.MetadataValue.json(
-                    [str(day) for day in partial["day"].unique().sort().head(_SHOWN)]
-                ),
-            },
-        )
-
-    return check_whole_market
 
 
-def _cells(
-    connection: duckdb.DuckDBPyConnection, table: str, area: Slice, grid: Grid
-) -> set[tuple[dt.date, str]]:
-    found = rows(
-        connection,
-        table,
-        grid.days_of(area)[0],
-        area.last_date,
-        tickers=area.tickers,
-        columns=["day", "ticker"],
-    ).unique()
-    return set(found.iter_rows())
+def _nothing_set_aside(found: pl.DataFrame) -> dg.AssetCheckResult:
+    reasons = found["reason"].value_counts(sort=True).head(_SHOWN)
+    return dg.AssetCheckResult(
+        asset_key="quarantine",
+        check_name=NOTHING_SET_ASIDE,
+        passed=found.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{found.height} rows set aside; see the table `quarantine`",
+        metadata={"reasons": dg.MetadataValue.json(dict(reasons.iter_rows()))},
+    )
 
 
-def _expected(
-    connection: duckdb.DuckDBPyConnection, name: str, settings: Settings, area: Slice, grid: Grid
-) -> tuple[set[tuple[dt.date, str]], dict[str, int]]:
-    """Cells that should have rows, and how many of the others have which explanation."""
+def _complete(  # noqa: PLR0913, PLR0917
+    name: str,
+    found: pl.DataFrame,
+    area: Slice,
+    lake: LakeResource,
+    settings: Settings,
+    grid: Grid,
+) -> dg.AssetCheckResult:
+    first = grid.days_of(area)[0]
+    filled = _cells(found.filter(pl.col("day") >= first))
     upstream = UPSTREAM_OF[name]
-    if name == "scores":
-        due = connection.sql(
-            "select f.target_day, f.ticker from forecasts f join bars b"
-            " on b.day = f.target_day and b.ticker = f.ticker where f.target_day between ? and ?",
-            params=[grid.days_of(area)[0], area.last_date],
-        ).to_arrow_table()
-        pairs = pl.DataFrame(due).unique()
-        wanted = {cell for cell in pairs.iter_rows() if cell[1] in set(area.tickers)}
-        return wanted, {}
+    explained: dict[str, int] = {}
     if upstream is not None:
-        return _cells(connection, upstream, area, grid), {}
-    return _expected_candles(connection, settings, area, grid)
+        with lake.get_connection(upstream) as connection:
+            expected = _cells(
+                rows(
+                    connection,
+                    upstream,
+                    first,
+                    area.last_date,
+                    tickers=area.tickers,
+                    columns=["day", "ticker"],
+                )
+            )
+    elif name == "scores":
+        expected = _due_scores(first, area, lake, settings)
+    else:
+        expected, explained = _expected_candles(filled, area, lake, settings, grid)
+    missing = sorted(expected - filled)
+    # Rows of a halted or thinly traded ticker may really not exist: a warning, not an error.
+    return dg.AssetCheckResult(
+        asset_key=name,
+        check_name=COMPLETE,
+        passed=not missing,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"{len(filled)} of {len(filled) + len(missing)} expected cells have rows"
+            + (f"; missing without an explanation: {len(missing)}" if missing else "")
+        ),
+        metadata={
+            "cells with rows": len(filled),
+            "explained": dg.MetadataValue.json(explained),
+            "missing": dg.MetadataValue.json(
+                [f"{day}|{ticker}" for day, ticker in missing[:_SHOWN]]
+            ),
+            "missing cells": len(missing),
+        },
+    )
+
+
+def _cells(found: pl.DataFrame) -> Cells:
+    return set(found.select("day", "ticker").unique().iter_rows())
+
+
+def _due_scores(first: dt.date, area: Slice, lake: LakeResource, settings: Settings) -> Cells:
+    """Cells whose bar is there and that some forecast was made for."""
+    longest = max(settings.forecast.horizons)
+    earliest = min(get_calendar(name).back(first, longest) for name in settings.exchanges)
+    with lake.get_connection("forecasts", "bars") as connection:
+        forecasts = rows(
+            connection,
+            "forecasts",
+            earliest,
+            area.last_date,
+            tickers=area.tickers,
+            columns=["target_day", "ticker"],
+        )
+        bars = rows(
+            connection,
+            "bars",
+            first,
+            area.last_date,
+            tickers=area.tickers,
+            columns=["day", "ticker"],
+        )
+    return _cells(forecasts.rename({"target_day": "day"})) & _cells(bars)
 
 
 def _expected_candles(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, area: Slice, grid: Grid
-) -> tuple[set[tuple[dt.date, str]], dict[str, int]]:
+    filled: Cells, area: Slice, lake: LakeResource, settings: Settings, grid: Grid
+) -> tuple[Cells, dict[str, int]]:
+    """Cells that should have candles, and how many of the others have which explanation."""
     now = dt.datetime.now(tz=dt.UTC)
-    filled = _cells(connection, "candles", area, grid)
-    begins = _first_candles(connection, sorted(set(area.tickers)), area, grid, len(filled))
-    expected: set[tuple[dt.date, str]] = set()
-    explained: dict[str, int] = {}
+    days = grid.days_of(area)
+    held = Counter(ticker for _, ticker in filled)
+    begins = _first_candles([name for name in area.tickers if held[name] < len(days)], days, lake)
+    expected: Cells = set()
+    explained: Counter[str] = Counter()
+    by_exchange: dict[str, list[str]] = {}
     for ticker in area.tickers:
-        calendar = get_calendar(settings.instrument(ticker).exchange)
-        # A ticker without a single candle is no late starter: its source may not know it at all.
-        begin = begins.get(ticker, dt.date.min)
-        for day in grid.days_of(area):
-            if not calendar.is_session(day):
-                why = f"not a session of {calendar.name}"
-            elif (day, ticker) not in filled and day < begin:
-                why = "before the ticker's first candle"
-            elif calendar.closes_at(day) > now:
-                why = "the session is not over"
-            else:
-                expected.add((day, ticker))
-                continue
-            explained[why] = explained.get(why, 0) + 1
-    return expected, explained
+        by_exchange.setdefault(settings.instrument(ticker).exchange, []).append(ticker)
+    for exchange, tickers in by_exchange.items():
+        calendar = get_calendar(exchange)
+        sessions = [day for day in days if calendar.is_session(day)]
+        ended = {day for day in sessions if calendar.closes_at(day) <= now}
+        explained[f"not a session of {calendar.name}"] += len(tickers) * (len(days) - len(sessions))
+        for ticker in tickers:
+            # A ticker without a single candle is no late starter: its source may not know it.
+            begin = begins.get(ticker, dt.date.min)
+            for day in sessions:
+                if day < begin and (day, ticker) not in filled:
+                    explained["before the ticker's first candle"] += 1
+                elif day not in ended:
+                    explained["the session is not over"] += 1
+                else:
+                    expected.add((day, ticker))
+    return expected, {why: count for why, count in explained.items() if count}
 
 
 def _first_candles(
-    connection: duckdb.DuckDBPyConnection,
-    tickers: list[str],
-    area: Slice,
-    grid: Grid,
-    filled: int,
+    tickers: list[str], days: tuple[dt.date, ...], lake: LakeResource
 ) -> dict[str, dt.date]:
-    """First candle of each ticker, asked for only when the slice has empty cells to explain."""
-    if filled == len(tickers) * len(grid.days_of(area)):
+    """First candle of each of the tickers, or an earlier one than any of `days` if it has some."""
+    if not tickers:
         return {}
+    with lake.get_connection("candles") as connection:
+        found = _earliest(connection, tickers, days[0] - _RECENT, days[0])
+        # All of history is looked at only for those that may really begin here.
+        rest = [ticker for ticker in tickers if ticker not in found]
+        return found | (_earliest(connection, rest, dt.date.min, dt.date.max) if rest else {})
+
+
+def _earliest(
+    connection: duckdb.DuckDBPyConnection, tickers: list[str], first: dt.date, end: dt.date
+) -> Mapping[str, dt.date]:
+    """Each ticker's first day with candles from `first` to the day before `end`."""
     marks = ", ".join("?" * len(tickers))
     found = connection.execute(
-        f"select ticker, min(day) from candles where ticker in ({marks}) group by ticker",  # noqa: S608
-        tickers,
+        f"select ticker, min(day) from candles where ticker in ({marks})"  # noqa: S608
+        " and day >= ? and day < ? group by ticker",
+        [*tickers, first, end],
     )
     return dict(found.fetchall())
+
+
+def _whole_market(
+    found: pl.DataFrame, area: Slice, lake: LakeResource, settings: Settings, grid: Grid
+) -> dg.AssetCheckResult:
+    first = grid.days_of(area)[0]
+    columns = ["day", "ticker", "exchange"]
+    with lake.get_connection("bars") as connection:
+        bars = rows(connection, "bars", first, area.last_date, columns=columns)
+    made = found.filter(pl.col("day") >= first)
+    # Tickers of the universe that have a bar by now, and those that have none on a session.
+    there = bars.group_by("day", "exchange").agg(pl.col("ticker").n_unique().alias("now"))
+    partial = made.join(there, on=["day", "exchange"]).filter(
+        pl.col("market_tickers") < pl.col("now")
+    )
+    universe = Counter(item.exchange for item in settings.universe)
+    silent = {
+        exchange
+        for exchange, most in made.group_by("exchange")
+        .agg(pl.col("market_tickers").max())
+        .iter_rows()
+        if int(most or 0) < universe[exchange]
+    }
+    return dg.AssetCheckResult(
+        asset_key="features",
+        check_name=WHOLE_MARKET,
+        passed=partial.is_empty() and not silent,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"{partial.height} rows were made from fewer tickers than have bars now"
+            + (f"; never the whole market of {', '.join(sorted(silent))}" if silent else "")
+        ),
+        metadata={
+            "rows to run again": partial.height,
+            "days": dg.MetadataValue.json(
+                [str(day) for day in partial["day"].unique().sort().head(_SHOWN)]
+            ),
+        },
+    )

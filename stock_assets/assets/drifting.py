@@ -4,12 +4,14 @@ The distances and the verdict are in `drift/`; what a failed check sets off is i
 """
 
 import datetime as dt
+from collections.abc import Iterator
 from urllib.parse import quote
 
 import dagster as dg
 import polars as pl
 
-from stock_assets.assets.common import BACKFILL, report, slice_of, spec
+from stock_assets.assets.checks import checked_asset
+from stock_assets.assets.common import report, slice_of, spec
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.drift.distances import DRIFT_FEATURES, distances, first_needed
 from stock_assets.drift.pages import page_file
@@ -21,16 +23,34 @@ from stock_assets.slices import Slice
 
 DRIFT_CHECK = "universe_has_not_moved"
 
+DRIFT_CHECK_SPEC = dg.AssetCheckSpec(
+    DRIFT_CHECK,
+    asset="drift",
+    description=(
+        "Fails when so many (ticker, feature) pairs drifted by the slice's last day that the "
+        "market is another one. A warning: nothing stops, a training is asked for."
+    ),
+    # It warns, so it stops nothing; `blocking` marks it as the one that automation follows.
+    blocking=True,
+)
+
 
 def build_drift(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
-    """The asset of distances: one row a day, ticker and feature."""
+    """The asset of distances: one row a day, ticker and feature; and the check on its verdict."""
 
-    @dg.multi_asset(
-        name="drift",
-        specs=[spec("drift", grid, deps=("features",))],
-        backfill_policy=BACKFILL,
+    def verdict_check(
+        context: dg.AssetExecutionContext, lake: LakeResource
+    ) -> Iterator[dg.AssetCheckResult]:
+        yield _universe_has_not_moved(lake, settings, grid.days_of(slice_of(context, grid))[-1])
+
+    @checked_asset(
+        spec("drift", grid, deps=("features",)),
+        settings,
+        grid,
+        more_specs=[DRIFT_CHECK_SPEC],
+        more_results=verdict_check,
     )
-    def drift(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    def drift(context: dg.AssetExecutionContext, lake: LakeResource) -> None:
         area = slice_of(context, grid)
         measured = distances(_features(lake, settings, area), area, settings)
         written = lake.write(context, "drift", measured, area)
@@ -38,52 +58,40 @@ def build_drift(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
         _save_page(context, lake, settings, day)
         summary = {"rows": written.rows, "version": written.version, "evaluated": str(day)}
         report(context, "drift", measured, area, grid, {**summary, **_page_links(settings, day)})
-        return dg.MaterializeResult("drift")
 
     return drift
 
 
-def build_drift_check(settings: Settings, grid: Grid) -> dg.AssetChecksDefinition:
+def _universe_has_not_moved(
+    lake: LakeResource, settings: Settings, day: dt.date
+) -> dg.AssetCheckResult:
     """Fails when the universe has moved on the slice's last day: the sign to retrain."""
-
-    @dg.asset_check(
-        asset="drift",
-        name=DRIFT_CHECK,
-        description=(
-            "Fails when so many (ticker, feature) pairs drifted by the slice's last day that the "
-            "market is another one. A warning: nothing stops, a training is asked for."
-        ),
-        # It warns, so it stops nothing; `blocking` marks it as the one that automation follows.
-        blocking=True,
-    )
-    def universe_has_not_moved(
-        context: dg.AssetCheckExecutionContext, lake: LakeResource
-    ) -> dg.AssetCheckResult:
-        day = grid.days_of(slice_of(context, grid))[-1]
-        verdict = _verdict(lake, settings, day)
-        if verdict is None:
-            return dg.AssetCheckResult(
-                passed=True,
-                description=f"{day}: nothing to compare (too few sessions, or no session)",
-            )
+    verdict = _verdict(lake, settings, day)
+    if verdict is None:
         return dg.AssetCheckResult(
-            passed=not verdict.moved,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=verdict.sentence,
-            metadata={
-                # The UI plots every number over time: only the share is worth a plot.
-                "share": round(verdict.share, 4),
-                "alarm from": f"{verdict.alarm_share:.0%}",
-                "drifted pairs": f"{verdict.drifted:,} of {verdict.pairs:,}",
-                **_page_links(settings, day),
-            },
+            asset_key="drift",
+            check_name=DRIFT_CHECK,
+            passed=True,
+            description=f"{day}: nothing to compare (too few sessions, or no session)",
         )
-
-    return universe_has_not_moved
+    return dg.AssetCheckResult(
+        asset_key="drift",
+        check_name=DRIFT_CHECK,
+        passed=not verdict.moved,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=verdict.sentence,
+        metadata={
+            # The UI plots every number over time: only the share is worth a plot.
+            "share": round(verdict.share, 4),
+            "alarm from": f"{verdict.alarm_share:.0%}",
+            "drifted pairs": f"{verdict.drifted:,} of {verdict.pairs:,}",
+            **_page_links(settings, day),
+        },
+    )
 
 
 def _verdict(lake: LakeResource, settings: Settings, day: dt.date) -> Verdict | None:
-    with lake.get_connection() as connection:
+    with lake.get_connection("drift") as connection:
         verdicts = universe_verdict(rows(connection, "drift", day, day), settings)
     return verdicts[-1] if verdicts else None
 
@@ -91,7 +99,7 @@ def _verdict(lake: LakeResource, settings: Settings, day: dt.date) -> Verdict | 
 def _features(lake: LakeResource, settings: Settings, area: Slice) -> pl.DataFrame:
     first = None if area.first_date is None else first_needed(area.first_date, settings)
     columns = ["day", "ticker", "exchange", *DRIFT_FEATURES]
-    with lake.get_connection() as connection:
+    with lake.get_connection("features") as connection:
         return rows(
             connection, "features", first, area.last_date, tickers=area.tickers, columns=columns
         )

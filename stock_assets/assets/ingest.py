@@ -5,6 +5,7 @@ How sources are read and rows are judged is in `sources/`.
 
 import dagster as dg
 
+from stock_assets.assets.checks import table_check_results, table_check_specs
 from stock_assets.assets.common import BACKFILL, report, slice_of, spec
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.partitions import Grid
@@ -20,6 +21,7 @@ def build_ingest(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name="ingest",
         specs=[spec("candles", grid), spec("quarantine", grid)],
+        check_specs=[*table_check_specs("quarantine"), *table_check_specs("candles")],
         backfill_policy=BACKFILL,
         can_subset=False,
     )
@@ -57,5 +59,7 @@ def build_ingest(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
         )
         yield dg.MaterializeResult("quarantine")
         yield dg.MaterializeResult("candles")
+        for name in ("quarantine", "candles"):
+            yield from table_check_results(name, area, lake, settings, grid)
 
     return ingest

@@ -29,11 +29,14 @@ class LakeResource(DuckDBResource):
         return Lake(Path(self.root))
 
     @contextmanager
-    def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection with the views, each fixed at the version of this moment."""
+    def get_connection(self, *tables: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with the views of `tables` (all without any), at this moment's versions.
+
+        Opening a table replays its log: name those that the queries use.
+        """
         with super().get_connection() as connection:
             prepare(connection)
-            register_views(connection, self.lake)
+            register_views(connection, self.lake, tables or None)
             yield connection
 
     def write(

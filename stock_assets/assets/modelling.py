@@ -11,7 +11,8 @@ import dagster as dg
 import duckdb
 import polars as pl
 
-from stock_assets.assets.common import BACKFILL, report, slice_of, spec
+from stock_assets.assets.checks import checked_asset
+from stock_assets.assets.common import report, slice_of, spec
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.automation.conditions import FOLLOW_THE_MODEL, RETRAIN_WHEN_DRIFT_FAILS
 from stock_assets.calendars import get_calendar
@@ -30,29 +31,29 @@ from stock_assets.slices import Slice
 FORCE_TAG = "stock_assets/force_training"
 """A run with this tag tries a training on its last day, whatever is due."""
 
+_DECISION_TABLES = ("bars", "features", "drift", "models")
+
 _FAN_DAYS = dt.timedelta(days=120)
 
 
 def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     """The asset that decides, day by day, which model is in force."""
 
-    @dg.multi_asset(
-        name="model",
-        specs=[
-            spec(
-                "model",
-                grid,
-                deps=("features", "drift"),
-                automation_condition=RETRAIN_WHEN_DRIFT_FAILS,
-            )
-        ],
-        backfill_policy=BACKFILL,
+    @checked_asset(
+        spec(
+            "model",
+            grid,
+            deps=("features", "drift"),
+            automation_condition=RETRAIN_WHEN_DRIFT_FAILS,
+        ),
+        settings,
+        grid,
     )
-    def model(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    def model(context: dg.AssetExecutionContext, lake: LakeResource) -> None:
         area = slice_of(context, grid)
         days = grid.days_of(area)
         registry = Registry(settings.mlflow_dir)
-        with lake.get_connection() as connection:
+        with lake.get_connection(*_DECISION_TABLES) as connection:
 
             def training_data(first: dt.date, last: dt.date) -> tuple[pl.DataFrame, pl.DataFrame]:
                 return rows(connection, "features", first, last), rows(
@@ -87,7 +88,6 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
             "reason": last["reason"][0] if last.height else "",
         }
         report(context, "model", result.rows, area, grid, summary)
-        return dg.MaterializeResult("model")
 
     return model
 
@@ -95,23 +95,21 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
 def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     """The asset of forecasts: by the model in force, else by the baseline."""
 
-    @dg.multi_asset(
-        name="forecasts",
-        specs=[
-            spec(
-                "forecasts",
-                grid,
-                deps=("bars", "features", "model"),
-                automation_condition=FOLLOW_THE_MODEL,
-            )
-        ],
-        backfill_policy=BACKFILL,
+    @checked_asset(
+        spec(
+            "forecasts",
+            grid,
+            deps=("bars", "features", "model"),
+            automation_condition=FOLLOW_THE_MODEL,
+        ),
+        settings,
+        grid,
     )
-    def forecasts(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    def forecasts(context: dg.AssetExecutionContext, lake: LakeResource) -> None:
         area = slice_of(context, grid)
         days = grid.days_of(area)
         first = lookback_start(settings.exchanges, days[0])
-        with lake.get_connection() as connection:
+        with lake.get_connection("bars", "features", "models") as connection:
             versions = versions_of(connection)
             bars = rows(connection, "bars", first, days[-1])
             made = make_forecasts(
@@ -135,7 +133,6 @@ def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
             **_fan(bars, made),
         }
         report(context, "forecasts", made, area, grid, summary)
-        return dg.MaterializeResult("forecasts")
 
     return forecasts
 
@@ -143,17 +140,13 @@ def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
 def build_scores(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     """The asset of scores: what forecasts were worth whose target day is in the slice."""
 
-    @dg.multi_asset(
-        name="scores",
-        specs=[spec("scores", grid, deps=("bars", "forecasts"))],
-        backfill_policy=BACKFILL,
-    )
-    def scores(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    @checked_asset(spec("scores", grid, deps=("bars", "forecasts")), settings, grid)
+    def scores(context: dg.AssetExecutionContext, lake: LakeResource) -> None:
         area = slice_of(context, grid)
         days = grid.days_of(area)
         longest = max(settings.forecast.horizons)
         first = min(get_calendar(name).back(days[0], longest) for name in settings.exchanges)
-        with lake.get_connection() as connection:
+        with lake.get_connection("bars", "forecasts") as connection:
             due = rows(connection, "forecasts", first, days[-1], tickers=area.tickers).filter(
                 pl.col("target_day").is_between(days[0], days[-1])
             )
@@ -163,7 +156,6 @@ def build_scores(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
         if made.height:
             summary["verdict"] = summarise(made).sentence
         report(context, "scores", made, area, grid, summary)
-        return dg.MaterializeResult("scores")
 
     return scores
 

@@ -156,6 +156,9 @@ class _Walk:
         self.settings = settings
         self.history = History()
         self.others = known.sort("day", "ticker").to_dicts()
+        self.others_of: dict[dt.date, list[dict[str, Any]]] = {}
+        for row in self.others:
+            self.others_of.setdefault(row["day"], []).append(row)
         self.place = 0
 
     def day(
@@ -167,8 +170,7 @@ class _Walk:
     ) -> list[dict[str, Any]]:
         """The rows of one day."""
         self._record_others(lambda row: row["day"] < day)
-        same_day = [row for row in self.others[self.place :] if row["day"] == day]
-        rows = self._copied(same_day, tickers)
+        rows = self._copied(self.others_of.get(day, []), tickers)
         if rows is None:
             states = {ticker: self.history.state(ticker) for ticker in tickers}
             decided = {

@@ -12,6 +12,8 @@ import functools
 import json
 import logging
 import os
+import sqlite3
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -178,12 +180,30 @@ class Registry:
     def _place(self, model_id: str) -> tuple[int, Path] | None:
         if not (self.folder / "mlflow.db").exists():
             return None
-        query = f"name = '{MODEL_NAME}' and tags.`{_ID_TAG}` = '{model_id}'"
-        versions = _client(self.folder).search_model_versions(query)
-        if not versions:
-            return None
-        first = min(versions, key=lambda item: int(item.version))
-        return int(first.version), _files(self.folder, str(first.run_id))
+        found = _first_version(self.folder, model_id)
+        return None if found is None else (found[0], _files(self.folder, found[1]))
+
+
+def _first_version(folder: Path, model_id: str) -> tuple[int, str] | None:
+    """Version and MLflow run of the model called `model_id`, read from MLflow's own tables.
+
+    A day on which a model is carried on asks for nothing else, and MLflow takes seconds to import.
+    tests/forecasting/test_registry.py compares the answers with MLflow's.
+    """
+    query = """
+        select version, run_id from model_versions join model_version_tags using (name, version)
+        where name = ? and key = ? and value = ? and current_stage != 'Deleted_Internal'
+        order by version limit 1
+    """
+    database = folder / "mlflow.db"
+    try:
+        address = f"{database.as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=60)) as connection:
+            found = connection.execute(query, [MODEL_NAME, _ID_TAG, model_id]).fetchone()
+    except sqlite3.Error as error:
+        message = f"the model registry {database} cannot be read: {error}; check its rights"
+        raise ModelError(message) from error
+    return None if found is None else (int(found[0]), str(found[1]))
 
 
 def _lock(folder: Path) -> Any:

@@ -16,7 +16,7 @@ import polars as pl
 from stock_assets.lake.schemas import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from stock_assets.lake.store import Lake
 
@@ -25,13 +25,17 @@ VERSIONS = "lake_versions"
 """A view beside the tables: which version of each of them the connection reads."""
 
 
-def register_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> dict[str, int]:
-    """Make every table of `lake` queryable by name; return the versions that were registered.
+def register_views(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, tables: Collection[str] | None = None
+) -> dict[str, int]:
+    """Make `tables` (all without them) of `lake` queryable by name; return their versions.
 
     A table that was never written is an empty view with the right columns, and has no version.
     """
     versions: dict[str, int] = {}
     for name, schema in TABLES.items():
+        if tables is not None and name not in tables:
+            continue
         found = lake.open(name)
         backing = f"{name}__delta"
         if found is None:

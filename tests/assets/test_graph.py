@@ -96,6 +96,17 @@ def test_only_the_drift_verdict_is_what_automation_follows(
     assert blocking == {"universe_has_not_moved"}
 
 
+def test_what_automation_asks_for_can_be_run_without_its_checks(
+    definitions: dg.Definitions,
+) -> None:
+    """Else Dagster requests the checks of a single cell in a run of their own."""
+    graph = definitions.resolve_asset_graph()
+    for name in ("model", "forecasts"):
+        key = dg.AssetKey(name)
+        assert graph.get(key).automation_condition is not None
+        assert graph.get(key).execution_set_entity_keys == {key}
+
+
 def test_history_counts_to_the_first_cell_and_weekends_to_the_next() -> None:
     grid = Grid.of(load_settings())
     area = grid.slice(dt.date(2026, 1, 5), dt.date(2026, 1, 12), ("GOLD",))

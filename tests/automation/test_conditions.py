@@ -6,44 +6,36 @@ from dataclasses import dataclass, field
 import dagster as dg
 import pytest
 
-from stock_assets.automation.conditions import FOLLOW_THE_MODEL, RETRAIN_WHEN_DRIFT_FAILS
+from stock_assets.assets.drifting import DRIFT_CHECK_SPEC, build_drift
+from stock_assets.assets.lake_resource import LakeResource
+from stock_assets.assets.modelling import build_forecasts, build_model
 from stock_assets.partitions import Grid, cell_key
-from stock_assets.settings import load_settings
+from stock_assets.settings import Settings, load_settings
 
 
 @dataclass
 class World:
-    """The three assets that the conditions speak of, on an instance without a past."""
+    """The assets that the conditions speak of, their inputs, and an instance without a past."""
 
     instance: dg.DagsterInstance
-    grid: Grid = field(default_factory=lambda: Grid.of(load_settings()))
+    settings: Settings = field(default_factory=load_settings)
     cursor: dg.AutomationConditionSensorDefinition | None = None
 
     def __post_init__(self) -> None:
+        self.grid = Grid.of(self.settings)
         partitions = self.grid.definition
 
         @dg.asset(partitions_def=partitions)
-        def drift() -> None: ...
+        def bars() -> None: ...
 
-        @dg.asset(
-            partitions_def=partitions, deps=[drift], automation_condition=RETRAIN_WHEN_DRIFT_FAILS
-        )
-        def model() -> None: ...
+        @dg.asset(partitions_def=partitions, deps=[bars])
+        def features() -> None: ...
 
-        @dg.asset(partitions_def=partitions, deps=[model], automation_condition=FOLLOW_THE_MODEL)
-        def forecasts() -> None: ...
-
-        @dg.asset_check(asset=drift, blocking=True)
-        def universe_has_not_moved() -> dg.AssetCheckResult:
-            return dg.AssetCheckResult(passed=True)
-
-        @dg.asset_check(asset=drift)
-        def schema() -> dg.AssetCheckResult:
-            return dg.AssetCheckResult(passed=True)
-
-        self.definitions = dg.Definitions(
-            assets=[drift, model, forecasts], asset_checks=[universe_has_not_moved, schema]
-        )
+        built = [
+            build(self.settings, self.grid) for build in (build_drift, build_model, build_forecasts)
+        ]
+        lake = LakeResource(database=":memory:", root=str(self.settings.lake_dir))
+        self.definitions = dg.Definitions(assets=[bars, features, *built], resources={"lake": lake})
         self.last = self.grid.days()[-1]
 
     def tick(self) -> dict[str, set[str]]:
@@ -58,7 +50,7 @@ class World:
             for name in ("model", "forecasts")
         }
 
-    def check(self, *, passed: bool, name: str = "universe_has_not_moved") -> None:
+    def check(self, *, passed: bool, name: str = DRIFT_CHECK_SPEC.name) -> None:
         self.instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(
                 asset_key=dg.AssetKey("drift"),
@@ -66,7 +58,7 @@ class World:
                 passed=passed,
                 metadata={},
                 severity=dg.AssetCheckSeverity.WARN,
-                blocking=name != "schema",
+                blocking=name == DRIFT_CHECK_SPEC.name and DRIFT_CHECK_SPEC.blocking,
             )
         )
 
@@ -85,7 +77,8 @@ class World:
 def world() -> Iterator[World]:
     with dg.DagsterInstance.ephemeral() as instance:
         world = World(instance)
-        world.materialize("drift")
+        for name in ("bars", "features", "drift"):
+            world.materialize(name)
         world.tick()
         yield world
 

@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 from stock_assets.errors import ModelError
 from stock_assets.forecasting.gate import Verdict
 from stock_assets.forecasting.model import VolatilityModel, calibrate, fit, trainable
-from stock_assets.forecasting.registry import Registry, TrainingRecord, _client
+from stock_assets.forecasting.registry import MODEL_NAME, Registry, TrainingRecord, _client
 
 DAY = dt.date(2024, 5, 6)
 
@@ -58,6 +58,44 @@ def test_a_registry_that_was_never_made_holds_nothing_and_makes_nothing(tmp_path
     assert registry.find("x") is None
     assert registry.alias("champion") is None
     assert not (tmp_path / "none").exists()
+
+
+def test_a_model_is_found_where_mlflow_finds_it(folder: Path, model: VolatilityModel) -> None:
+    registry, client = Registry(folder), _client(folder)
+    for name in ("second", "third"):
+        registry.register(model, record(name))
+    client.delete_model_version(MODEL_NAME, str(registry.find("second").version))
+    # A copy made by hand does not take the name from the first.
+    third = registry.find("third")
+    twin = client.get_model_version(MODEL_NAME, str(third.version))
+    client.create_model_version(
+        MODEL_NAME, twin.source, run_id=twin.run_id, tags={"model_id": "third"}
+    )
+    for name in ("first", "second", "third", "never", "it's"):
+        versions = client.search_model_versions(
+            f'name = "{MODEL_NAME}" and tags.model_id = "{name}"'
+        )
+        first = min((int(item.version) for item in versions), default=None)
+        found = registry.find(name)
+        assert (found and found.version) == first, "MLflow changed how it stores versions"
+
+
+def test_finding_and_loading_a_model_does_not_import_mlflow(folder: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from stock_assets.forecasting.registry import Registry\n"
+        "registry = Registry(Path(sys.argv[1]))\n"
+        "registry.find('first'), registry.load('first')\n"
+        "print(sorted({'mlflow', 'matplotlib'} & set(sys.modules)))\n"
+    )
+    done = run(script, folder, cwd=tmp_path)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_registry_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("this is no database, but long enough to be looked at")
+    with pytest.raises(ModelError, match=r"mlflow.db cannot be read: .*check its rights"):
+        Registry(tmp_path).find("first")
 
 
 def test_a_missing_model_is_an_error_that_names_it_and_the_fix(folder: Path) -> None:
