@@ -420,7 +420,7 @@ def _launch(page: Page, server: Server, _: Mapping[str, int]) -> None:
     _choose_all(page)
     with page.timed("launch of all assets"):
         page.click("//button[normalize-space() = 'Launch backfill']")
-        page.see("//*[contains(text(), 'Launched backfill')]")
+        page.see("//*[contains(text(), 'Created backfill')]")
 
 
 def _choose_all(page: Page) -> None:
