@@ -1,10 +1,10 @@
 """A days definition is spelled out once, however often its hash is asked for."""
 
 import datetime as dt
-from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.partitions.snap import PartitionsSnap
 
 from stock_assets.instance import partition_hash
 from stock_assets.instance.partition_hash import install_kept_partition_hash
@@ -14,7 +14,7 @@ Days = dg.TimeWindowPartitionsDefinition
 
 def definition(count: int, closed: int = 7) -> Days:
     """Days from 2020 on of which every `closed`-th is no partition."""
-    first = dt.datetime(2020, 1, 1)
+    first = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     every = [first + dt.timedelta(n) for n in range(count)]
     return Days(
         start=first,
@@ -26,14 +26,14 @@ def definition(count: int, closed: int = 7) -> Days:
 
 
 @pytest.fixture
-def spelled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def spelled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts how often a definition is spelled out, on Dagster as it comes."""
     calls: list[int] = []
     stock = Days.__repr__
     monkeypatch.setattr(Days, "__repr__", lambda self: calls.append(1) or stock(self))
     monkeypatch.setattr(Days, "__hash__", partition_hash._stock_hash)
     monkeypatch.delenv(partition_hash.OFF_SWITCH, raising=False)
-    yield calls
+    return calls
 
 
 def check_all(days: Days) -> set[str]:
@@ -51,15 +51,15 @@ def test_checking_keys_spells_the_definition_out_once_not_for_each_day(spelled: 
     assert len(spelled) == 1
 
 
-def test_the_off_switch_leaves_dagsters_own_hash(
-    spelled: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("spelled")
+def test_the_off_switch_leaves_dagsters_own_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(partition_hash.OFF_SWITCH, "0")
     install_kept_partition_hash()
     assert Days.__hash__ is partition_hash._stock_hash
 
 
-def test_the_value_is_dagsters_and_follows_equality(spelled: list[int]) -> None:
+@pytest.mark.usefixtures("spelled")
+def test_the_value_is_dagsters_and_follows_equality() -> None:
     install_kept_partition_hash()
     days = definition(30)
     assert hash(days) == partition_hash._stock_hash(days), "Dagster changed"
@@ -69,10 +69,9 @@ def test_the_value_is_dagsters_and_follows_equality(spelled: list[int]) -> None:
     assert hash(days) != hash(definition(30, closed=5))
 
 
-def test_a_snapshot_and_its_definition_carry_no_hash(spelled: list[int]) -> None:
+@pytest.mark.usefixtures("spelled")
+def test_a_snapshot_and_its_definition_carry_no_hash() -> None:
     """What the webserver builds from a code location's snapshot hashes afresh."""
-    from dagster._core.definitions.partitions.snap import PartitionsSnap
-
     install_kept_partition_hash()
     days = definition(30)
     hash(days)
