@@ -18,6 +18,7 @@ from stock_assets.automation.retraining import build_training_due_sensor
 from stock_assets.automation.schedules import build_schedules
 from stock_assets.instance.backfills import install_one_run_backfills, limit_cells_per_run
 from stock_assets.instance.event_log import enable_event_batching
+from stock_assets.instance.partition_hash import install_kept_partition_hash
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
 
@@ -28,6 +29,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     enable_event_batching()
     limit_cells_per_run(settings.partitions.cells_per_run)
     install_one_run_backfills()
+    install_kept_partition_hash()
     grid = Grid.of(settings)
     jobs = build_jobs()
     return dg.Definitions(

@@ -36,6 +36,7 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from sqlalchemy import func, select
 
 from stock_assets.instance.backfills import install_one_run_backfills
+from stock_assets.instance.partition_hash import install_kept_partition_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,9 +91,11 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     ) -> BatchedSqliteEventLogStorage:
         """Build this class; the parent's method names the parent.
 
-        Called in every process that loads the instance: where one-run backfills belong too.
+        Called in every process that loads the instance: where the one-run backfills and the
+        kept hash belong too.
         """
         install_one_run_backfills()
+        install_kept_partition_hash()
         return cls(inst_data=inst_data, **config_value)
 
     def index_connection(self) -> AbstractContextManager[Connection]:
