@@ -1,0 +1,83 @@
+"""What is kept is not measured again, and what is projected follows from what was measured."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import part_backfill
+import part_event_log
+import part_growth
+import pytest
+from results import Results
+from tables import markdown_table, times
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def never() -> dict[str, float]:
+    raise AssertionError("measured again")
+
+
+def test_what_was_measured_is_kept_for_the_next_bench(tmp_path: Path) -> None:
+    first = Results(tmp_path, "graph", "full")
+    assert first.of("a", lambda: {"cpu": 1.5}) == {"cpu": 1.5}
+    assert Results(tmp_path, "graph", "full").of("a", never) == {"cpu": 1.5}
+
+
+def test_an_interruption_loses_only_what_was_under_way(tmp_path: Path) -> None:
+    results = Results(tmp_path, "graph", "full")
+    results.of("a", lambda: {"cpu": 1.5})
+    with pytest.raises(AssertionError, match="measured again"):
+        results.of("b", never)
+    assert Results(tmp_path, "graph", "full").found == {"a": {"cpu": 1.5}}
+    assert json.loads((tmp_path / "graph.json").read_text())["scale"] == "full"
+
+
+def test_results_of_another_scale_are_refused(tmp_path: Path) -> None:
+    Results(tmp_path, "graph", "quick").of("a", lambda: {"cpu": 1.5})
+    with pytest.raises(SystemExit, match="quick bench"):
+        Results(tmp_path, "graph", "full")
+
+
+def test_a_table_is_markdown() -> None:
+    assert markdown_table(["a", "b"], [("x", "1")]).splitlines() == [
+        "| a | b |",
+        "| --- | ---: |",
+        "| x | 1 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.314, "0.31 x"), (4.21, "4.2 x"), (53.4, "53 x"), (1234.0, "1,234 x")]
+)
+def test_a_ratio_shows_two_or_three_digits(value: float, text: str) -> None:
+    assert times(value) == text
+
+
+def test_the_wait_for_the_first_run_is_projected_once() -> None:
+    measured = {"tickers": 50, "runs": 5, "first_started": 10.0, "wall": 110.0, "cpu": 90.0}
+    whole = part_backfill.projected({**measured, "log_bytes": 7.0})
+    assert whole == {"wall": 1010.0, "cpu": 900.0, "log_bytes": 70.0}
+
+
+def log_run(storage: str, cells: int, cpu: float) -> dict[str, object]:
+    return {
+        "storage": storage, "cells": cells, "cpu": cpu, "wall": cpu, "bytes": cells, "peak_bytes": 9
+    }  # fmt: skip
+
+
+def test_the_event_log_is_reported_by_medians_and_ratios() -> None:
+    found = {
+        "stock": log_run("stock", 1000, 20.0),
+        "one": log_run("ours", 1000, 0.4),
+        "two": log_run("ours", 1000, 0.3),
+        "three": log_run("ours", 1000, 9.0),
+    }
+    text = part_event_log.report(found)
+    assert "| 1,000 cells, ours | 0.40 |" in text
+    assert "| 1,000 cells, stock / ours | 50 x |" in text
+    assert part_growth.report(found, {}) == ""
+    found["larger"] = log_run("ours", 10_000, 4.0)
+    assert "| event log, ours: CPU | 1,000, 10,000 | 1.00 | 1.00 |" in part_growth.report(found, {})
