@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stock_assets.settings import Settings
 
 _HOST = "127.0.0.1"
-_STARTS_IN = 180
+_STARTS_IN = 300
 _ANSWERS_IN = 120
 _PAUSE = 0.5
 """Seconds between two glances at the processes: a server has hundreds of threads."""
