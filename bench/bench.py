@@ -10,9 +10,9 @@ module with `measure(scale, folder, results)` and `report(found)`:
     backfill   part_backfill    a backfill from the UI, ours and stock (server.py)
     pages      part_pages       the UI's pages in a browser (ui.py), where that is there
 
-and `part_growth` fits exponents to the first two. Each measurement is kept as JSON in
-FOLDER/results as soon as it is there: with `--folder`, a bench that was interrupted goes on where
-it stopped, and `--only` measures some parts and prints all that is there.
+`part_growth` fits exponents to the first two, `part_targets` says which targets are met. Each
+measurement is kept as JSON in FOLDER/results as soon as it is there: with `--folder`, a bench that
+was interrupted goes on where it stopped, and `--only` measures some parts and prints all there is.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import part_event_log
 import part_growth
 import part_next_day
 import part_pages
+import part_targets
 from results import Results
 from scales import FULL, QUICK
 
@@ -61,6 +62,7 @@ def main() -> None:
             if found[name]:
                 print(part.report(found[name]), flush=True)
         print(part_growth.report(found["event-log"], found["graph"]))
+        print(part_targets.report(found))
         print(f"{scale.name} bench; load when it began {began}; when it ended {_machine()}.")
 
 

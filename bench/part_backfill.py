@@ -147,5 +147,5 @@ def report(found: Found) -> str:
         "From `launchPartitionBackfill` to the end of the last run; CPU and memory of webserver, "
         "daemon, code server and runs together. Stock is the same definitions (executor, assets) "
         "with Dagster's own event log and `STOCK_ASSETS_ONE_RUN_BACKFILLS=0`. Projected figures "
-        "are not measured. Target for 50 x 1,305: one run, 480 s.",
+        "are not measured.",
     )

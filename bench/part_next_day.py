@@ -98,7 +98,7 @@ def report(found: Found) -> str:
         "What varies: the first day of the partitions; candles, bars and features from 500 days "
         "before it where there are any; drift, models, forecasts and scores, whose earlier rows "
         f"are those of the recent run moved back by whole years; and the event log, {log}. "
-        f"Medians of {len(base)}, turn by turn. Target: 25 s, at most 1.10 of the shortest.",
+        f"Medians of {len(base)}, turn by turn.",
         "Start-up only is the same command on a lake of one ticker with 500 days: the same imports,"
         " definitions, dbt, Evidently page, model loaded, checks, and one cell an asset.",
     )  # fmt: skip

@@ -54,7 +54,7 @@ def report(found: Found) -> str:
         f"{content['assets']} assets",
         markdown_table(["", "first time, s", "then, s"], rows),
         "Pages in a headless Chromium, until they show what they are opened for; `query` is the "
-        "partition-status query alone, at so many partitions. Target: 2 s warm at 65,000.",
+        "partition-status query alone, at so many partitions.",
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import part_backfill
 import part_event_log
 import part_growth
+import part_targets
 import pytest
 from results import Results
 from tables import markdown_table, times
@@ -81,3 +82,30 @@ def test_the_event_log_is_reported_by_medians_and_ratios() -> None:
     assert part_growth.report(found, {}) == ""
     found["larger"] = log_run("ours", 10_000, 4.0)
     assert "| event log, ours: CPU | 1,000, 10,000 | 1.00 | 1.00 |" in part_growth.report(found, {})
+
+
+@pytest.mark.parametrize(
+    ("cpu", "verdict"), [(26.0, "| 0.40 ms | yes |"), (33.0, "| 0.51 ms | **no** |")]
+)
+def test_a_target_is_met_or_not(cpu: float, verdict: str) -> None:
+    log = {"one": log_run("ours", 65_000, cpu), "two": log_run("ours", 1_000, 9.0)}
+    nothing = {"backfill": {}, "next-day": {}, "pages": {}}
+    assert verdict in part_targets.report({"event-log": log, **nothing})
+
+
+def test_growth_with_history_is_a_target_missed() -> None:
+    found = {
+        "short": {"what": "history", "years": 1},
+        "long": {"what": "history", "years": 13},
+        "a": {"what": "next day", "lake": "1 years", "wall": 20.0},
+        "b": {"what": "next day", "lake": "13 years", "wall": 24.0},
+    }
+    text = part_targets.report({"event-log": {}, "backfill": {}, "next-day": found, "pages": {}})
+    assert "| 25 s | 24.0 s | yes |" in text
+    assert "| 1.10 | 1.20 | **no** |" in text
+
+
+def test_several_runs_from_the_ui_miss_the_target_however_fast() -> None:
+    run = {"storage": "ours", "days": 1305, "tickers": 50, "cells": 65250, "wall": 9.0, "runs": 2}
+    found = {"event-log": {}, "backfill": {"one": run}, "next-day": {}, "pages": {}}
+    assert "| 9 s, 2 run(s) | **no** |" in part_targets.report(found)
