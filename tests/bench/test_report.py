@@ -57,10 +57,21 @@ def test_a_ratio_shows_two_or_three_digits(value: float, text: str) -> None:
     assert times(value) == text
 
 
+def ends(*walls: float) -> list[dict[str, float]]:
+    return [
+        {"runs": place + 1, "wall": wall, "cpu": 2 * wall, "log_bytes": 7 * (place + 1)}
+        for place, wall in enumerate(walls)
+    ]
+
+
 def test_the_wait_for_the_first_run_is_projected_once() -> None:
-    measured = {"tickers": 50, "runs": 5, "first_started": 10.0, "wall": 110.0, "cpu": 90.0}
-    whole = part_backfill.projected({**measured, "log_bytes": 7.0})
-    assert whole == {"wall": 1010.0, "cpu": 900.0, "log_bytes": 70.0}
+    whole = part_backfill.projected({"tickers": 50, "ends": ends(100, 120, 140)})
+    assert whole == {"wall": 1080.0, "cpu": 2160.0, "log_bytes": 350.0}
+
+
+def test_from_one_run_all_are_projected() -> None:
+    whole = part_backfill.projected({"tickers": 50, "ends": ends(100)})
+    assert whole == {"wall": 5000.0, "cpu": 10_000.0, "log_bytes": 350.0}
 
 
 def log_run(storage: str, cells: int, cpu: float) -> dict[str, object]:
