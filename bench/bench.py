@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
+import signal
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,8 @@ PARTS = {
 def main() -> None:
     """Measure the chosen parts, and print all that has been measured in the folder."""
     options = _options()
+    # Asked to end, it ends as by Ctrl-C: its servers go with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     scale = QUICK if options.quick else FULL
     if options.stock_to_the_end:
         scale = replace(scale, stock_runs=None)

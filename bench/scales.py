@@ -29,7 +29,9 @@ class Scale:
     target_days: int
     """Launched from the UI, ours alone."""
     stock_runs: int | None
-    """Stock makes a run a ticker; so many of them are waited for, all of them when None."""
+    """Stock makes a run a ticker when there are more days than tickers: so many are waited for.
+
+    All of them when None."""
     history_years: tuple[int, ...]
     """Behind the next day."""
     recent_days: int
@@ -63,8 +65,8 @@ QUICK = Scale(
     repeats=1,
     event_log_cells=(100, 400),
     chain_days=(5, 20),
-    backfill_days=5,
-    target_days=10,
+    backfill_days=6,
+    target_days=8,
     stock_runs=1,
     history_years=(1, 2),
     recent_days=5,
