@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import part_backfill
 import part_event_log
 import part_growth
+import part_pages
 import part_targets
 import pytest
 from results import Results
@@ -120,3 +121,15 @@ def test_several_runs_from_the_ui_miss_the_target_however_fast() -> None:
     run = {"storage": "ours", "days": 1305, "tickers": 50, "cells": 65250, "wall": 9.0, "runs": 2}
     found = {"event-log": {}, "backfill": {"one": run}, "next-day": {}, "pages": {}}
     assert "| 9 s, 2 run(s) | **no** |" in part_targets.report(found)
+
+
+def test_every_timing_of_the_pages_is_a_line() -> None:
+    pages = {"graph": {"cold": 9.0, "warm": 1.25}}
+    query = {"65000": {"ours": {"cold": 7.0, "warm": 2.5}}}
+    content = {"partitions": 100_000, "assets": 8, "pages": pages, "query": query}
+    text = part_pages.report({"pages": content})
+    assert "| pages, graph | 9.00 | 1.25 |" in text
+    assert "| query, 65000, ours | 7.00 | 2.50 |" in text
+    nothing = {"event-log": {}, "backfill": {}, "next-day": {}}
+    targets = part_targets.report({**nothing, "pages": {"pages": content}})
+    assert "| 2 s | 2.50 s | **no** |" in targets
