@@ -219,6 +219,8 @@ def _runs(found: Found) -> str:
     rows = []
     chains, plains, compiles = (_turns(found, what) for what in (CHAIN, PLAIN, COMPILE))
     for cells, chain in chains.items():
+        if cells not in plains:
+            continue  # interrupted in between
         plain = plains[cells]
         for name, turns in (("the chain", chain), ("plain script", plain)):
             rows.append(
