@@ -72,7 +72,7 @@ def _backfill(product: Product, asked: _Rectangle) -> dict[str, Any]:
             time.sleep(_PAUSE)
             over, runs = server.backfill_runs(backfill)
             done = [run["endTime"] for run in runs if run["status"] == "SUCCESS"]
-            if over or len(done) > ended:
+            if len(done) > ended:
                 ended = len(done)
                 ends.append(
                     {
