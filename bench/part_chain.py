@@ -22,7 +22,7 @@ from tables import markdown_table, megabytes, seconds, section, times
 
 from stock_assets.forecasting.scoring import summarise
 from stock_assets.graph import STEPS, asset_names
-from stock_assets.lake.dbt_project import DBT_PROJECT_DIR, dbt_executable
+from stock_assets.lake.dbt_project import DBT_PROJECT_DIR, dbt_executable, ensure_manifest
 from stock_assets.lake.dbt_request import REQUEST_VARIABLE, build_request, requested
 from stock_assets.lake.maintenance import table_sizes
 from stock_assets.lake.schemas import QUANTILE_NAMES, TABLES
@@ -79,7 +79,7 @@ def _compile(product: Product, target: Path, days: int) -> dict[str, Any]:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     # dbt starts from what it parsed last, as in the chain's runs.
-    shutil.copy(DBT_PROJECT_DIR / "target" / "partial_parse.msgpack", target)
+    shutil.copy(ensure_manifest().with_name("partial_parse.msgpack"), target)
     places = {
         "--project-dir": DBT_PROJECT_DIR,
         "--profiles-dir": DBT_PROJECT_DIR,
