@@ -1,6 +1,8 @@
 # The commands of this project. `make demo` and `make test` are all that a new user needs.
 
 PYTHON ?= python3
+# Options of the bench: --quick, --only graph,backfill, --folder FOLDER (go on where it stopped).
+BENCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -14,7 +16,7 @@ help:
 	@echo "make dev     Dagster UI and daemon on the same lake, on localhost"
 	@echo "make test    all tests          make fast   the quick ones"
 	@echo "make lint    ruff, mypy, sqlfluff, hadolint"
-	@echo "make bench   what a run costs, measured"
+	@echo "make bench   what runs cost, measured: hours; BENCH=--quick is a small one in minutes"
 	@echo "make clean   remove the environment and all that was made (the lake too)"
 
 demo: $(INSTALLED)
@@ -30,7 +32,7 @@ dev: $(INSTALLED)
 	$(BIN)/stock-assets dev
 
 bench: $(INSTALLED)
-	$(BIN)/python bench/bench.py
+	$(BIN)/python bench/bench.py $(BENCH)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Running one command and measuring what it and all processes below it cost.
+"""Running a command and measuring what it and all processes below it cost.
 
 What the numbers are compared with, and how they are printed, is not decided here.
 """
@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _PAUSE = 0.05
+_NEWS_EVERY = 60.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SHOWN = 3000
@@ -52,72 +54,116 @@ class Usage:
         """Seconds from start to end."""
         return self.ended - self.began
 
+    @property
+    def cost(self) -> dict[str, float]:
+        """What is kept of it: seconds of wall and CPU time, bytes of memory at the peak."""
+        return {"wall": self.wall, "cpu": self.cpu, "peak_bytes": self.peak_bytes}
+
     def cpu_between(self, first: float, last: float) -> tuple[float, float]:
         """CPU seconds between two moments: of the process itself, and of those below it."""
-        own_first, below_first = self._at(first)
-        own_last, below_last = self._at(last)
+        own_first, below_first = _used_at(self.samples, first)
+        own_last, below_last = _used_at(self.samples, last)
         return own_last - own_first, below_last - below_first
 
-    def _at(self, moment: float) -> tuple[float, float]:
-        """CPU seconds up to a moment, interpolated between samples."""
-        place = bisect_left(self.samples, moment, key=lambda sample: sample.moment)
-        if place == 0:
-            return 0.0, 0.0
-        if place == len(self.samples):
-            return self.samples[-1].own, self.samples[-1].below
-        before, after = self.samples[place - 1], self.samples[place]
-        share = (moment - before.moment) / (after.moment - before.moment)
-        return (
-            before.own + share * (after.own - before.own),
-            before.below + share * (after.below - before.below),
-        )
+
+def _used_at(samples: Sequence[Sample], moment: float) -> tuple[float, float]:
+    """CPU seconds up to a moment, interpolated between samples."""
+    place = bisect_left(samples, moment, key=lambda sample: sample.moment)
+    if place == 0:
+        return 0.0, 0.0
+    if place == len(samples):
+        return samples[-1].own, samples[-1].below
+    before, after = samples[place - 1], samples[place]
+    share = (moment - before.moment) / (after.moment - before.moment)
+    return (
+        before.own + share * (after.own - before.own),
+        before.below + share * (after.below - before.below),
+    )
 
 
-def measured(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Usage:
+class Watch:
+    """Looks at a process and all below it every `pause` seconds, on systems with /proc.
+
+    With a `name`, says every minute on stderr how far it is.
+    """
+
+    def __init__(self, process: int, *, pause: float = _PAUSE, name: str | None = None) -> None:
+        self.samples: list[Sample] = []
+        self.peak_bytes = 0
+        """Largest sum of resident memory since the start, or since `forget_peak`."""
+        self._process, self._pause, self._name = process, pause, name
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to look."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Look no more."""
+        self._done.set()
+        self._thread.join()
+
+    def forget_peak(self) -> None:
+        """Measure the peak of memory from now on."""
+        self.peak_bytes = 0
+
+    def cpu_since(self, moment: float) -> float:
+        """CPU seconds of all processes from `moment` (since the epoch) until now."""
+        return sum(_used_at(self.samples, time.time())) - sum(_used_at(self.samples, moment))
+
+    def _look(self) -> None:
+        own = below = 0.0
+        began = told = time.time()
+        while not self._done.wait(self._pause):
+            found = _tree(self._process)
+            if self._process not in found:
+                return
+            memory = sum(resident for _, _, resident in found.values())
+            self.peak_bytes = max(self.peak_bytes, memory)
+            own = max(own, found[self._process][0])
+            # Time of processes that ended has moved to whoever waited for them; between the two a
+            # glance may miss it, so that the sum never falls.
+            waited = sum(waited for _, waited, _ in found.values())
+            running = sum(used for name, (used, _, _) in found.items() if name != self._process)
+            below = max(below, running + waited)
+            now = time.time()
+            self.samples.append(Sample(now, own, below))
+            if self._name and now - told >= _NEWS_EVERY:
+                told = now
+                say(f"{self._name}: {now - began:.0f} s so far, {own + below:.0f} s of CPU")
+
+
+def measured(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    *,
+    name: str | None = None,
+) -> Usage:
     """Run `command` in `folder` to its end. Raises `RuntimeError` with what it said if it fails.
 
     CPU in all and the time are the kernel's; the course of both over time, and memory, are looked
-    at every 50 ms (on systems with /proc).
+    at every 50 ms. `name` is what a long command is called when it says how far it is.
     """
     out, err = folder / "stdout.txt", folder / "stderr.txt"
-    samples: list[Sample] = []
-    peak = [0]
-    done = threading.Event()
     with out.open("w") as stdout, err.open("w") as stderr:
         began = time.time()
         process = subprocess.Popen(  # noqa: S603
             command, stdout=stdout, stderr=stderr, env=dict(environment), cwd=folder
         )
-        watcher = threading.Thread(target=_watch, args=(process.pid, done, samples, peak))
-        watcher.start()
-        _, status, used = os.wait4(process.pid, 0)
-        ended = time.time()
-        done.set()
-        watcher.join()
+        with Watch(process.pid, name=name) as watch:
+            _, status, used = os.wait4(process.pid, 0)
+            ended = time.time()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         said = (err.read_text() + out.read_text())[-_SHOWN:]
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{said}")
     cpu = used.ru_utime + used.ru_stime
     # ru_maxrss is the largest single process: the floor of what the samples saw.
-    memory = max(peak[0], used.ru_maxrss * 1024)
-    return Usage(began, ended, cpu, memory, out.read_text(), samples)
-
-
-def _watch(process: int, done: threading.Event, samples: list[Sample], peak: list[int]) -> None:
-    own = below = 0.0
-    while not done.wait(_PAUSE):
-        found = _tree(process)
-        if process not in found:
-            return
-        peak[0] = max(peak[0], sum(memory for _, _, memory in found.values()))
-        own = max(own, found[process][0])
-        # Time of processes that ended has moved to whoever waited for them; between the two a
-        # glance may miss it, so that the sum never falls.
-        waited = sum(waited for _, waited, _ in found.values())
-        running = sum(used for name, (used, _, _) in found.items() if name != process)
-        below = max(below, running + waited)
-        samples.append(Sample(time.time(), own, below))
+    memory = max(watch.peak_bytes, used.ru_maxrss * 1024)
+    return Usage(began, ended, cpu, memory, out.read_text(), watch.samples)
 
 
 def _tree(process: int) -> dict[int, tuple[float, float, int]]:
@@ -146,3 +192,8 @@ def _tree(process: int) -> dict[int, tuple[float, float, int]]:
 def middle(values: Sequence[float]) -> float:
     """The median: one busy moment of the machine does not count."""
     return statistics.median(values)
+
+
+def say(text: str) -> None:
+    """Tell whoever waits; stdout is for the report."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
