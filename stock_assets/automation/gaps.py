@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from stock_assets.calendars import Calendar
+from stock_assets.forecasting.labels import LABEL_SESSIONS
 from stock_assets.lake.store import Lake
 from stock_assets.lake.views import connect, rows
 from stock_assets.settings import Settings
@@ -43,8 +44,10 @@ class Held:
     """Cells without a candle, from each ticker's first candle on."""
     without_bars: frozenset[dt.date]
     """Days with candles that never became bars."""
-    unfinished: frozenset[dt.date]
-    """Days with bars that were not forecast, or with forecasts due that were not scored."""
+    without_forecasts: frozenset[dt.date]
+    """Days with bars that were not forecast."""
+    without_scores: frozenset[dt.date]
+    """Days with bars whose forecasts were not scored."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,6 @@ def read_held(
         for session in sessions
         if session >= begin
     }
-    late = (bars - forecasts) | ((frozenset(due) & bars) - scored)
     return Held(
         sessions,
         newest,
@@ -111,7 +113,8 @@ def read_held(
         set_aside,
         frozenset(missing - candles),
         frozenset(session for session, _ in candles - bars),
-        frozenset(session for session, _ in late if session in open_days),
+        frozenset(session for session, _ in bars - forecasts if session in open_days),
+        frozenset(session for session, _ in (frozenset(due) & bars) - scored),
     )
 
 
@@ -143,32 +146,43 @@ def due(
     *,
     on_time: bool,
 ) -> list[Ask]:
-    """What to ask for: at most one slice for new candles, and one for each stretch of failed days.
+    """What to ask for: each stretch of consecutive sessions that lack something, once.
 
     `succeeded` says how the latest run over a day ended that the schedule had asked for. `on_time`
     tells whether the last session is looked at for the first time.
 
     New candles of a day change the windowed features of the days after it, of all tickers of the
-    exchange: they ask for that day and all later ones. Days that only failed are asked for as
-    what they are. A day that a successful run has left unfinished would not be finished by the
-    next one either.
+    exchange: they ask for that day and all later ones. A day that only failed is asked for with
+    the sessions on which its forecasts are scored. A day that a successful run has left without
+    something would be left so by the next one too.
     """
-    unfit = {session for session, success in succeeded.items() if not success}
-    settled = {session for session, success in succeeded.items() if success}
-    touched = {session for session, _ in arrived} | (held.without_bars - settled)
-    again = {day for day in held.sessions if day in (held.unfinished - settled) | unfit}
-    asks = []
+    failed = {day for day, success in succeeded.items() if not success}
+    settled = {day for day, success in succeeded.items() if success}
+    sessions = held.sessions
+    touched = {day for day, _ in arrived} | (held.without_bars - settled)
+    fresh: set[dt.date] = set()
     if touched:
-        first, last = min(touched), max(touched | {session for session, _ in held.candles})
-        if held.newest_forecast is not None and held.newest_forecast < held.sessions[0]:
+        first, last = min(touched), max(touched | {day for day, _ in held.candles})
+        if held.newest_forecast is not None and held.newest_forecast < sessions[0]:
             # Off for longer than is looked back: all since then is missing.
             (first, *_) = calendar.after(held.newest_forecast, 1)
-        asks.append(Ask(first, last, _why(held, arrived, first, last, on_time=on_time)))
-        again = {day for day in again if not first <= day <= last}
-    for stretch in _stretches(held.sessions, again):
-        reason = "the run before failed" if unfit.intersection(stretch) else "never finished"
-        asks.append(Ask(stretch[0], stretch[-1], f"again: {reason}"))
-    return sorted(asks, key=lambda ask: ask.first)
+            sessions = calendar.between(first, sessions[-1])
+        fresh = set(calendar.between(first, last))
+    again = (held.without_scores - settled).union(
+        *(
+            {day, *calendar.after(day, LABEL_SESSIONS)}
+            for day in (held.without_forecasts - settled) | failed
+        )
+    )
+    asks = []
+    for stretch in _stretches(sessions, fresh | again):
+        reasons = []
+        if fresh.intersection(stretch):
+            reasons.append(_why(held, arrived, min(fresh), max(fresh), on_time=on_time))
+        if failed.intersection(stretch):
+            reasons.append("again: the run before failed")
+        asks.append(Ask(stretch[0], stretch[-1], "; ".join(reasons) or "again: never finished"))
+    return asks
 
 
 def _why(
@@ -177,7 +191,7 @@ def _why(
     """On time, late, completing a day that was run without some tickers, or catching up."""
     names = sorted({ticker for _, ticker in arrived})
     if not names:
-        return "again: candles without bars"
+        return "again: never finished"
     begun = {session for session, _ in held.candles}
     if first in begun:
         shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
