@@ -8,7 +8,7 @@ are looks in an evening, whatever its sources, its tickers or its runs do.
 """
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -33,12 +33,6 @@ _RUNS_READ = 100
 
 _NAMES_SHOWN = 3
 
-Clock = Callable[[], dt.datetime]
-
-
-def _utc_now() -> dt.datetime:
-    return dt.datetime.now(tz=dt.UTC)
-
 
 def after_close(calendar: Calendar, clock: str) -> tuple[list[str], str]:
     """Cron schedules and their zone: `LOOKS` after the calendar's close.
@@ -59,19 +53,13 @@ def _first_instant(calendar: Calendar, clock: str, session: dt.date) -> dt.datet
     return max(begins.astimezone(dt.UTC), calendar.closes_at(session))
 
 
-def build_schedules(
-    settings: Settings, grid: Grid, jobs: Jobs, *, clock: Clock = _utc_now
-) -> list[dg.ScheduleDefinition]:
-    """One schedule an exchange, running by default. `clock` tells the time (UTC)."""
-    return [_schedule(name, settings, grid, jobs, clock) for name in settings.exchanges]
+def build_schedules(settings: Settings, grid: Grid, jobs: Jobs) -> list[dg.ScheduleDefinition]:
+    """One schedule an exchange, running by default."""
+    return [_schedule(name, settings, grid, jobs) for name in settings.exchanges]
 
 
-def _schedule(
-    exchange: str, settings: Settings, grid: Grid, jobs: Jobs, clock: Clock
-) -> dg.ScheduleDefinition:
-    calendar = get_calendar(exchange)
-    tickers = [item.ticker for item in settings.universe if item.exchange == exchange]
-    cron, zone = after_close(calendar, day_clock(settings))
+def _schedule(exchange: str, settings: Settings, grid: Grid, jobs: Jobs) -> dg.ScheduleDefinition:
+    cron, zone = after_close(get_calendar(exchange), day_clock(settings))
 
     @dg.schedule(
         name="after_close_" + "".join(c if c.isalnum() else "_" for c in exchange),
@@ -88,41 +76,60 @@ def _schedule(
     ) -> list[dg.RunRequest] | dg.SkipReason:
         # Not the tick's time: ticks that were missed while the machine was off come late, and
         # together, and must see what is there now.
-        now = clock()
-        days = [day for day in grid.days() if calendar.is_session(day)]
-        day = max((day for day in days if day <= calendar.latest_closed(now)), default=None)
-        if day is None:
-            return dg.SkipReason(f"no session of {exchange} is a partition yet")
-        held = read_held(Lake(settings.lake_dir), calendar, tickers, days[0], day)
-        if held.newest_forecast is None:
-            return dg.SkipReason(
-                f"the lake holds no forecast of {exchange} yet: materialize a first range "
-                f"(stock-assets run --to {day}, or a backfill in the UI)"
-            )
-        second_look = _first_instant(calendar, day_clock(settings), day) + LOOKS[1]
-        asks = due(
-            held,
-            arrived_cells(settings, held, now),
-            _outcomes(context.instance, exchange, grid),
-            calendar,
-            on_time=now < second_look,
-        )
-        requests = []
-        for ask in asks:
-            area = grid.slice(ask.first, ask.last, tickers)
-            if busy := _run_over(context.instance, area, grid):
-                context.log.info("%s: run %s works on %s already", ask.why, busy, area)
-                continue
-            requests.append(_request(ask, area, exchange, grid, context.scheduled_execution_time))
-        if requests:
-            return requests
-        if asks:
-            return dg.SkipReason(
-                "runs in progress cover what is due: " + "; ".join(ask.why for ask in asks)
-            )
-        return dg.SkipReason(_nothing_due(held, exchange, len(tickers)))
+        now = dt.datetime.now(tz=dt.UTC)
+        tick = context.scheduled_execution_time
+        return look(exchange, settings, grid, context.instance, now=now, tick=tick)
 
     return after_the_close
+
+
+def look(  # noqa: PLR0913
+    exchange: str,
+    settings: Settings,
+    grid: Grid,
+    instance: dg.DagsterInstance,
+    *,
+    now: dt.datetime,
+    tick: dt.datetime,
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """What to run for an exchange as things stand at `now` (UTC); `tick` names the requests.
+
+    Raises `SourceError` when a source cannot be read: the tick then fails in the UI, and the next
+    look tries again.
+    """
+    calendar = get_calendar(exchange)
+    tickers = [item.ticker for item in settings.universe if item.exchange == exchange]
+    days = [day for day in grid.days() if calendar.is_session(day)]
+    day = max((day for day in days if day <= calendar.latest_closed(now)), default=None)
+    if day is None:
+        return dg.SkipReason(f"no session of {exchange} is a partition yet")
+    held = read_held(Lake(settings.lake_dir), calendar, tickers, days[0], day)
+    if held.newest_forecast is None:
+        return dg.SkipReason(
+            f"the lake holds no forecast of {exchange} yet: materialize a first range "
+            f"(stock-assets run --to {day}, or a backfill in the UI)"
+        )
+    second_look = _first_instant(calendar, day_clock(settings), day) + LOOKS[1]
+    asks = due(
+        held,
+        arrived_cells(settings, held, now),
+        _outcomes(instance, exchange, grid),
+        calendar,
+        on_time=now < second_look,
+    )
+    areas = [grid.slice(ask.first, ask.last, tickers) for ask in asks]
+    busy = [_run_over(instance, area, grid) for area in areas]
+    requests = [
+        _request(ask, area, exchange, grid, tick)
+        for ask, area, run in zip(asks, areas, busy, strict=True)
+        if run is None
+    ]
+    if requests:
+        return requests
+    if asks:
+        runs = ", ".join(sorted({run for run in busy if run}))
+        return dg.SkipReason(f"what is due is being run already: {runs}")
+    return dg.SkipReason(_nothing_due(held, exchange, len(tickers)))
 
 
 def _request(ask: Ask, area: Slice, exchange: str, grid: Grid, tick: dt.datetime) -> dg.RunRequest:
