@@ -177,7 +177,7 @@ def due(
     asks = []
     for stretch in _stretches(sessions, fresh | again):
         reasons = []
-        if fresh.intersection(stretch):
+        if arrived and fresh.intersection(stretch):
             reasons.append(_why(held, arrived, min(fresh), max(fresh), on_time=on_time))
         if failed.intersection(stretch):
             reasons.append("again: the run before failed")
@@ -190,8 +190,6 @@ def _why(
 ) -> str:
     """On time, late, completing a day that was run without some tickers, or catching up."""
     names = sorted({ticker for _, ticker in arrived})
-    if not names:
-        return "again: never finished"
     begun = {session for session, _ in held.candles}
     if first in begun:
         shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")

@@ -257,7 +257,7 @@ def test_a_week_off_is_caught_up_in_one_run_though_five_ticks_come_at_once(
         market.publish(day)
     now = MOSCOW.closes_at(date("06-11")) + LOOKS[0]
     (request,) = market.look(now)
-    run = market.start(request, dg.DagsterRunStatus.QUEUED)
+    run = market.start(request, dg.DagsterRunStatus.STARTING)
     for _ in range(4):
         assert "what is due is being run already" in str(market.look(now))
     market.instance.delete_run(run.run_id)
@@ -305,7 +305,7 @@ def test_nothing_is_asked_for_twice_while_it_is_queued_or_running(market: Market
     market.publish("06-04")
     close = MOSCOW.closes_at(date("06-04"))
     (request,) = market.look(close + LOOKS[0])
-    for status in (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED):
+    for status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED):
         run = market.start(request, status)
         assert "being run already" in str(market.look(close + LOOKS[1]))
         market.instance.delete_run(run.run_id)
@@ -391,12 +391,13 @@ def test_rows_that_would_be_set_aside_are_fetched_once(market: Market) -> None:
 def test_exchanges_are_asked_for_each_after_its_own_close(market: Market) -> None:
     market.hold_until("06-03")
     market.publish("06-03", "USA")
+    york = get_calendar("XNYS")
+    market.now = york.closes_at(date("06-03"))
     market.run(date("06-03"), date("06-03"), ("USA",))
     market.publish("06-04")
     market.publish("06-04", "USA")
-    york = get_calendar("XNYS")
     at = MOSCOW.closes_at(date("06-04")) + LOOKS[0]
-    assert "2026-06-03" in str(market.look(at, "XNYS"))
+    assert "last closed session, 2026-06-03" in str(market.look(at, "XNYS"))
     assert len(market.serve(market.look(at))) == 1
     (request,) = market.look(york.closes_at(date("06-04")) + LOOKS[0], "XNYS")
     assert market.area(request) == Slice(date("06-04"), date("06-04"), ("USA",))
