@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 EXCHANGE = "XMOS"
 TICKERS = ("BANK", "GRID", "METL")
-_ENDS_IN, _TAKES_UP_TO = 20, 240
+_ENDS_IN, _TAKES_UP_TO = 20, 400
 
 
 def _settings(folder: Path, last: dt.date) -> Path:
@@ -204,7 +204,7 @@ def _finished(runs: list[dg.DagsterRun]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_day_is_one_run_from_schedule_to_scores_and_a_failed_check_asks_once(
     daemon: Daemon, file: Path, day: dt.date
 ) -> None:
