@@ -432,7 +432,7 @@ ARRIVALS = st.fixed_dictionaries(
 @pytest.mark.slow
 @given(ARRIVALS, st.sets(st.integers(0, len(LOOKS) * len(DAYS) - 1), max_size=6))
 @hypothesis_settings(
-    max_examples=4,
+    max_examples=2,
     deadline=None,
     # A week takes seconds: shrinking one would take minutes.
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
