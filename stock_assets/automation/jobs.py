@@ -1,5 +1,6 @@
-"""The jobs that schedules, sensors and people start by name."""
+"""The jobs that schedules, sensors and people start by name, and what a run of them works on."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dagster as dg
@@ -7,10 +8,27 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
     UnresolvedAssetJobDefinition,
 )
 
+from stock_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, Grid
+from stock_assets.slices import Slice
+
 DAILY_ASSETS = ("candles", "quarantine", "bars", "features", "drift", "forecasts", "scores")
 """All but `model`: live forecasts come from the model in force."""
 
 RETRAIN_ASSETS = ("model", "forecasts")
+
+DAILY_JOB, RETRAIN_JOB = "daily_slice", "retrain"
+
+WHY_TAG = "stock_assets/why"
+"""Run tag that says, in the UI's list of runs, why automation asked for the run."""
+
+_UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+_PARTITION_TAG = "dagster/partition"
 
 
 @dataclass(frozen=True)
@@ -30,12 +48,12 @@ def build_jobs() -> Jobs:
     """Jobs over the assets' partitions."""
     return Jobs(
         daily=dg.define_asset_job(
-            "daily_slice",
+            DAILY_JOB,
             selection=dg.AssetSelection.assets(*DAILY_ASSETS),
             description="A day's slice from candles to scores, with the model in force.",
         ),
         retrain=dg.define_asset_job(
-            "retrain",
+            RETRAIN_JOB,
             selection=dg.AssetSelection.assets(*RETRAIN_ASSETS),
             description="The decision to train or carry on, and the forecasts that follow.",
         ),
@@ -45,3 +63,28 @@ def build_jobs() -> Jobs:
             description="The whole graph: what a backfill of history runs.",
         ),
     )
+
+
+def unfinished_runs(instance: dg.DagsterInstance, asset: str) -> Iterator[dg.DagsterRun]:
+    """Runs that are queued or in progress and make `asset`, whoever asked for them."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=list(_UNFINISHED))):
+        if run.asset_selection is not None:
+            if dg.AssetKey(asset) in run.asset_selection:
+                yield run
+        # A run of a whole job does not list its assets.
+        elif asset in {DAILY_JOB: DAILY_ASSETS, RETRAIN_JOB: RETRAIN_ASSETS}.get(
+            run.job_name, (asset,)
+        ):
+            yield run
+
+
+def slice_of_run(run: dg.DagsterRun, grid: Grid) -> Slice | None:
+    """The slice that a run's tags mean; None for a run of no partition.
+
+    Raises `SliceError` when they name a cell that the settings no longer have.
+    """
+    one = run.tags.get(_PARTITION_TAG)
+    first, last = run.tags.get(RANGE_START_TAG, one), run.tags.get(RANGE_END_TAG, one)
+    if first is None or last is None:
+        return None
+    return grid.slice_of_range(first, last)

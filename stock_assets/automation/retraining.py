@@ -9,7 +9,7 @@ import datetime as dt
 import dagster as dg
 import polars as pl
 
-from stock_assets.automation.jobs import Jobs
+from stock_assets.automation.jobs import WHY_TAG, Jobs, unfinished_runs
 from stock_assets.forecasting.decision import training_due
 from stock_assets.lake.store import Lake
 from stock_assets.lake.views import connect, latest_before, rows
@@ -27,7 +27,9 @@ def build_training_due_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks for a training when there is no model yet or the cadence is due.",
     )
-    def training_due_sensor() -> dg.RunRequest | dg.SkipReason:
+    def training_due_sensor(
+        context: dg.SensorEvaluationContext,
+    ) -> dg.RunRequest | dg.SkipReason:
         day = newest_forecast_day(Lake(settings.lake_dir))
         if day is None or day < grid.sessions[0]:
             return dg.SkipReason("the lake holds no forecast yet")
@@ -39,11 +41,12 @@ def build_training_due_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.
         why = training_due(day, known, None, settings)
         if why is None:
             return dg.SkipReason(f"no training is due on {day}")
+        # It decides the day: asked for by the drift check, by a person, or along a backfill.
+        if run := next(unfinished_runs(context.instance, "model"), None):
+            return dg.SkipReason(f"{why}; run {run.run_id} is about to decide")
         area = grid.slice(day, day, settings.tickers)
         # One request a day: a training that finds too few rows says so and is not asked for again.
-        return dg.RunRequest(
-            run_key=f"training:{day}", tags={**grid.tags(area), "stock_assets/why": why}
-        )
+        return dg.RunRequest(run_key=f"training:{day}", tags={**grid.tags(area), WHY_TAG: why})
 
     return training_due_sensor
 

@@ -1,42 +1,56 @@
-"""A schedule for each exchange: after its close, the slice of the day and of missed days.
+"""A schedule for each exchange: a few looks after its close, and the slices that they find due.
 
-The request covers every session whose forecasts the lake does not hold yet, so a machine that was
-off for a week, or a run that died, is caught up in one run.
+The first look, a quarter of an hour after the close, normally finds the day and asks for it: one
+run from candles to scores. The later ones of the evening find what came late, and ask for nothing
+when nothing came. What is due is decided in `gaps.py`; here it becomes run requests, none over
+cells that a run is working on already. So an exchange has at most as many runs of a day as there
+are looks in an evening, whatever its sources, its tickers or its runs do.
 """
 
 import datetime as dt
+from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from stock_assets.automation.jobs import Jobs
+from stock_assets.automation.gaps import Ask, Held, arrived_cells, due, read_held
+from stock_assets.automation.jobs import WHY_TAG, Jobs, slice_of_run, unfinished_runs
 from stock_assets.calendars import Calendar, get_calendar
 from stock_assets.errors import SliceError
 from stock_assets.lake.store import Lake
-from stock_assets.lake.views import connect
 from stock_assets.partitions import Grid, day_clock
 from stock_assets.settings import Settings
+from stock_assets.slices import Slice
 
-_DELAY = dt.timedelta(minutes=15)
-"""After the close, for the source to publish the last candle."""
+LOOKS = tuple(dt.timedelta(minutes=minutes) for minutes in (15, 45, 120, 300))
+"""After the close: when the source has usually published the last candle, and for what is late."""
 
-_LOOK_BACK = 20
-"""Sessions over which a ticker that stays behind the others is asked for again."""
+EXCHANGE_TAG = "stock_assets/exchange"
+"""Run tag by which an exchange's schedule finds the runs that it has asked for."""
+
+_RUNS_READ = 100
+"""More than the looks of all sessions that are looked back on."""
+
+_NAMES_SHOWN = 3
 
 
-def after_close(calendar: Calendar, clock: str) -> tuple[str, str]:
-    """Cron schedule and its zone: `_DELAY` after the calendar's close.
+def after_close(calendar: Calendar, clock: str) -> tuple[list[str], str]:
+    """Cron schedules and their zone: `LOOKS` after the calendar's close.
 
     Where the day only becomes a partition later (exchanges of the far east, see
-    `partitions.day_clock`), `_DELAY` after that.
+    `partitions.day_clock`), `LOOKS` after that.
     """
-    session = calendar.sessions[-1]
+    opens = _first_instant(calendar, clock, calendar.sessions[-1])
+    zone = calendar.timezone if opens == calendar.closes_at(calendar.sessions[-1]) else "UTC"
+    local = opens.astimezone(ZoneInfo(zone))
+    times = [local + delay for delay in LOOKS]
+    return [f"{time.minute} {time.hour} * * *" for time in times], zone
+
+
+def _first_instant(calendar: Calendar, clock: str, session: dt.date) -> dt.datetime:
+    """When a session is over and a partition (UTC)."""
     begins = dt.datetime.combine(session + dt.timedelta(1), dt.time(0), tzinfo=ZoneInfo(clock))
-    if begins > calendar.closes_at(session):
-        opening = begins.astimezone(dt.UTC) + _DELAY
-        return f"{opening.minute} {opening.hour} * * *", "UTC"
-    closing = dt.datetime.combine(session, calendar.close) + _DELAY
-    return f"{closing.minute} {closing.hour} * * *", calendar.timezone
+    return max(begins.astimezone(dt.UTC), calendar.closes_at(session))
 
 
 def build_schedules(settings: Settings, grid: Grid, jobs: Jobs) -> list[dg.ScheduleDefinition]:
@@ -45,9 +59,7 @@ def build_schedules(settings: Settings, grid: Grid, jobs: Jobs) -> list[dg.Sched
 
 
 def _schedule(exchange: str, settings: Settings, grid: Grid, jobs: Jobs) -> dg.ScheduleDefinition:
-    calendar = get_calendar(exchange)
-    tickers = [item.ticker for item in settings.universe if item.exchange == exchange]
-    cron, zone = after_close(calendar, day_clock(settings))
+    cron, zone = after_close(get_calendar(exchange), day_clock(settings))
 
     @dg.schedule(
         name="after_close_" + "".join(c if c.isalnum() else "_" for c in exchange),
@@ -55,56 +67,124 @@ def _schedule(exchange: str, settings: Settings, grid: Grid, jobs: Jobs) -> dg.S
         cron_schedule=cron,
         execution_timezone=zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"The slice of {exchange} after its close, with the sessions missed before it.",
+        description=(
+            f"The slice of {exchange} after its close, and what came late or was missed before it."
+        ),
     )
     def after_the_close(
         context: dg.ScheduleEvaluationContext,
     ) -> list[dg.RunRequest] | dg.SkipReason:
-        now = context.scheduled_execution_time.astimezone(dt.UTC)
-        day = calendar.latest_closed(now)
-        held = last_forecasts(Lake(settings.lake_dir), tickers)
-        if not held:
-            return dg.SkipReason(
-                f"the lake holds no forecast of {exchange} yet: materialize a first range "
-                f"(stock-assets run --to {day}, or a backfill in the UI)"
-            )
-        first = first_missing(calendar, held, day)
-        if first is None:
-            return dg.SkipReason(f"{exchange} is forecast up to its last closed session, {day}")
-        try:
-            area = grid.slice(first, day, tickers)
-        except SliceError as error:
-            return dg.SkipReason(str(error))
-        return [
-            dg.RunRequest(
-                run_key=f"{exchange}:{run.first_date}:{run.last_date}", tags=grid.tags(run)
-            )
-            for run in grid.runs(area)
-        ]
+        # Not the tick's time: ticks that were missed while the machine was off come late, and
+        # together, and must see what is there now.
+        now = dt.datetime.now(tz=dt.UTC)
+        tick = context.scheduled_execution_time
+        return look(exchange, settings, grid, context.instance, now=now, tick=tick)
 
     return after_the_close
 
 
-def first_missing(calendar: Calendar, held: dict[str, dt.date], day: dt.date) -> dt.date | None:
-    """The first session up to `day` without the forecasts of some ticker; None when all are there.
+def look(  # noqa: PLR0913
+    exchange: str,
+    settings: Settings,
+    grid: Grid,
+    instance: dg.DagsterInstance,
+    *,
+    now: dt.datetime,
+    tick: dt.datetime,
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """What to run for an exchange as things stand at `now` (UTC); `tick` names the requests.
 
-    A ticker that has been silent for long (halted, delisted) is looked for over `_LOOK_BACK`
-    sessions only, so that it does not ask for its whole past each evening.
+    Raises `SourceError` when a source cannot be read: the tick then fails in the UI, and the next
+    look tries again.
     """
-    newest, oldest = max(held.values()), min(held.values())
-    if oldest >= day:
-        return None
-    behind = max(oldest, calendar.back(day, _LOOK_BACK))
-    (first, *_) = calendar.after(min(newest, behind), 1)
-    return first
-
-
-def last_forecasts(lake: Lake, tickers: list[str]) -> dict[str, dt.date]:
-    """The last day with forecasts of each of `tickers` that has any."""
-    marks = ", ".join("?" * len(tickers))
-    with connect(lake) as connection:
-        found = connection.execute(
-            f"select ticker, max(day) from forecasts where ticker in ({marks}) group by ticker",  # noqa: S608
-            tickers,
+    calendar = get_calendar(exchange)
+    tickers = [item.ticker for item in settings.universe if item.exchange == exchange]
+    days = [day for day in grid.days() if calendar.is_session(day)]
+    day = max((day for day in days if day <= calendar.latest_closed(now)), default=None)
+    if day is None:
+        return dg.SkipReason(f"no session of {exchange} is a partition yet")
+    held = read_held(Lake(settings.lake_dir), calendar, tickers, days[0], day)
+    if held.newest_forecast is None:
+        return dg.SkipReason(
+            f"the lake holds no forecast of {exchange} yet: materialize a first range "
+            f"(stock-assets run --to {day}, or a backfill in the UI)"
         )
-        return dict(found.fetchall())
+    second_look = _first_instant(calendar, day_clock(settings), day) + LOOKS[1]
+    asks = due(
+        held,
+        arrived_cells(settings, held, now),
+        _outcomes(instance, exchange, grid),
+        calendar,
+        on_time=now < second_look,
+    )
+    slices = [
+        (ask, area) for ask in asks for area in grid.runs(grid.slice(ask.first, ask.last, tickers))
+    ]
+    busy = [_run_over(instance, area, grid) for _, area in slices]
+    requests = [
+        _request(ask, area, exchange, grid, tick)
+        for (ask, area), run in zip(slices, busy, strict=True)
+        if run is None
+    ]
+    if requests:
+        return requests
+    if asks:
+        runs = ", ".join(sorted({run for run in busy if run}))
+        return dg.SkipReason(f"what is due is being run already: {runs}")
+    return dg.SkipReason(_nothing_due(held, exchange, len(tickers)))
+
+
+def _request(ask: Ask, area: Slice, exchange: str, grid: Grid, tick: dt.datetime) -> dg.RunRequest:
+    tags = grid.tags(area)
+    return dg.RunRequest(
+        # One tick asks once; a later one may ask for the same days again, after a failure.
+        run_key=":".join((exchange, *tags.values(), tick.isoformat(timespec="minutes"))),
+        tags={**tags, EXCHANGE_TAG: exchange, WHY_TAG: ask.why},
+    )
+
+
+def _outcomes(instance: dg.DagsterInstance, exchange: str, grid: Grid) -> dict[dt.date, bool]:
+    """Whether the latest run over a day succeeded, of the finished ones asked for here."""
+    found: dict[dt.date, bool] = {}
+    for run in instance.get_runs(dg.RunsFilter(tags={EXCHANGE_TAG: exchange}), limit=_RUNS_READ):
+        area = _slice_of(run, grid)
+        if area is not None and run.is_finished:
+            for day in grid.days_of(area):
+                found.setdefault(day, run.is_success)
+    return found
+
+
+def _run_over(instance: dg.DagsterInstance, area: Slice, grid: Grid) -> str | None:
+    """The run, if any, that is queued or in progress over a part of the slice, whoever asked."""
+    days, tickers = set(grid.days_of(area)), set(area.tickers)
+    for run in unfinished_runs(instance, "candles"):
+        other = _slice_of(run, grid)
+        if other and days.intersection(grid.days_of(other)) and tickers.intersection(other.tickers):
+            return run.run_id
+    return None
+
+
+def _slice_of(run: dg.DagsterRun, grid: Grid) -> Slice | None:
+    """The slice of a run; None where the settings no longer have its cells."""
+    try:
+        return slice_of_run(run, grid)
+    except SliceError:
+        return None
+
+
+def _nothing_due(held: Held, exchange: str, universe: int) -> str:
+    """Why nothing is asked for: all is there, or nobody has what is missing."""
+    day = held.sessions[-1]
+    silent = sorted(ticker for session, ticker in held.missing if session == day)
+    if len(silent) == universe:
+        return f"late: no source has a candle of {exchange} for {day} yet; looking again later"
+    if silent:
+        return (
+            f"{exchange} is forecast up to its last closed session, {day}, but for "
+            f"{_first_of(silent)}: no source has a candle of theirs yet"
+        )
+    return f"{exchange} is forecast up to its last closed session, {day}"
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")

@@ -1,0 +1,464 @@
+"""Evenings of a live market, look by look: each day's slice once, what came late, no storm."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from stock_assets.automation.jobs import DAILY_JOB, WHY_TAG
+from stock_assets.automation.schedules import LOOKS, look
+from stock_assets.calendars import get_calendar
+from stock_assets.lake.schemas import TABLES
+from stock_assets.lake.store import Lake
+from stock_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, Grid
+from stock_assets.settings import load_settings
+from stock_assets.slices import Slice
+from stock_assets.sources.fetching import fetch_slice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SETTINGS = """
+[lake]
+path = "data"
+[partitions]
+first_day = 2026-06-01
+[[universe]]
+tickers = ["AAA", "BBB", "CCC"]
+source = "mine"
+exchange = "XMOS"
+[[universe]]
+ticker = "USA"
+source = "mine"
+exchange = "XNYS"
+[sources.mine]
+kind = "files"
+path = "candles"
+"""
+TICKERS = ("AAA", "BBB", "CCC")
+MOSCOW = get_calendar("XMOS")
+
+Asked = tuple[str, str, str]
+"""First day, last day, why."""
+
+
+def date(text: str) -> dt.date:
+    return dt.date.fromisoformat(f"2026-{text}")
+
+
+class Market:
+    """Sources, lake and runs of one universe, and its clock.
+
+    Runs are played: candles come from the real source, bars, forecasts and scores are rows without
+    a meaning in the cells where the real ones would be.
+    """
+
+    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "candles").mkdir()
+        (folder / "settings.toml").write_text(SETTINGS)
+        self.settings = load_settings(folder / "settings.toml")
+        self.grid = Grid.of(self.settings)
+        self.lake = Lake(self.settings.lake_dir)
+        self.folder = folder / "candles"
+        self.instance = instance
+        self.now = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
+        self.published: set[tuple[dt.date, str]] = set()
+
+    def publish(self, day: dt.date | str, *tickers: str) -> None:
+        """Have the source hold candles of a day, of all of Moscow unless told."""
+        day = date(day) if isinstance(day, str) else day
+        self.published |= {(day, ticker) for ticker in tickers or TICKERS}
+        for ticker in tickers or TICKERS:
+            days = sorted(found for found, name in self.published if name == ticker)
+            lines = [f"{found},1,2,0.5,1.5,7" for found in days]
+            text = "\n".join(["Date,Open,High,Low,Close,Volume", *lines])
+            (self.folder / f"{ticker}.csv").write_text(text + "\n")
+
+    def run(self, first: dt.date, last: dt.date, tickers: tuple[str, ...] = TICKERS) -> None:
+        """What a run over the slice leaves in the lake, its scores apart where none are due."""
+        area = self.grid.slice(first, last, tickers)
+        candles = fetch_slice(self.settings, area, now=self.now).candles
+        self.lake.write("candles", candles, area)
+        cells = [
+            cell
+            for cell in sorted(candles.select("day", "ticker").unique().iter_rows())
+            if self.calendar(cell[1]).is_session(cell[0])
+        ]
+        self.lake.write("bars", _rows("bars", [{"day": d, "ticker": t} for d, t in cells]), area)
+        forecasts = [
+            {"day": day, "ticker": ticker, "horizon": step, "target_day": target}
+            for day, ticker in cells
+            for step, target in enumerate(self.calendar(ticker).after(day, 5), start=1)
+        ]
+        self.lake.write("forecasts", _rows("forecasts", forecasts), area)
+        made = self.lake.read("forecasts").filter(pl.col("ticker").is_in(tickers))
+        scores = [
+            {"day": row["target_day"], "ticker": row["ticker"], "horizon": row["horizon"]}
+            | {"forecast_day": row["day"]}
+            for row in made.iter_rows(named=True)
+            if (row["target_day"], row["ticker"]) in set(cells)
+        ]
+        self.lake.write("scores", _rows("scores", scores), area)
+
+    @staticmethod
+    def calendar(ticker: str):
+        return get_calendar("XNYS" if ticker == "USA" else "XMOS")
+
+    def look(self, at: dt.datetime, exchange: str = "XMOS") -> list[dg.RunRequest] | str:
+        """What the schedule of an exchange makes of one tick."""
+        self.now = at
+        found = look(exchange, self.settings, self.grid, self.instance, now=at, tick=at)
+        return str(found.skip_message) if isinstance(found, dg.SkipReason) else found
+
+    def start(self, request: dg.RunRequest, status: dg.DagsterRunStatus) -> dg.DagsterRun:
+        return self.instance.add_run(
+            dg.DagsterRun(
+                job_name=DAILY_JOB, run_id=str(uuid.uuid4()), tags=dict(request.tags), status=status
+            )
+        )
+
+    def serve(self, requests: list[dg.RunRequest] | str, *, fails: bool = False) -> list[Asked]:
+        """Have the requests run to their end; what was asked."""
+        asked = []
+        for request in requests if isinstance(requests, list) else []:
+            area = self.area(request)
+            if not fails:
+                self.run(area.first_date or self.grid.sessions[0], area.last_date, area.tickers)
+            end = dg.DagsterRunStatus.FAILURE if fails else dg.DagsterRunStatus.SUCCESS
+            self.start(request, end)
+            days = self.grid.days_of(area)
+            asked.append((f"{days[0]:%m-%d}", f"{days[-1]:%m-%d}", request.tags[WHY_TAG]))
+        return asked
+
+    def area(self, request: dg.RunRequest) -> Slice:
+        return self.grid.slice_of_range(request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG])
+
+    def evening(self, day: str, *, fails: bool = False) -> list[list[Asked]]:
+        """All looks of an evening, each with what it asked for; runs end before the next look."""
+        return [
+            self.serve(self.look(MOSCOW.closes_at(date(day)) + delay), fails=fails)
+            for delay in LOOKS
+        ]
+
+    def hold_until(self, day: str) -> None:
+        """An ordinary past: every day up to `day` published and run."""
+        for found in MOSCOW.between(self.grid.sessions[0], date(day)):
+            self.publish(found)
+        self.now = MOSCOW.closes_at(date(day)) + LOOKS[0]
+        self.run(self.grid.sessions[0], date(day))
+
+
+def _rows(table: str, keys: list[dict[str, object]]) -> pl.DataFrame:
+    """Rows of a table with these keys and any numbers."""
+    schema = TABLES[table].create_empty().schema
+    texts = {"model": "baseline", "exchange": "", "currency": "", "interval": "1d"}
+    fill: dict[str, object] = {}
+    for name, kind in schema.items():
+        fill[name] = texts.get(name) if kind == pl.String else 1 if kind.is_integer() else None
+        if kind == pl.Float64:
+            fill[name] = 1.0
+        if kind == pl.Boolean:
+            fill[name] = True
+    return pl.DataFrame([{**fill, **key} for key in keys], schema=schema)
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Iterator[Market]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Market(tmp_path / "market", instance)
+
+
+def test_an_ordinary_evening_is_one_run_at_the_first_look(market: Market) -> None:
+    market.hold_until("06-03")
+    market.publish("06-04")
+    assert market.evening("06-04") == [[("06-04", "06-04", "on time")], [], [], []]
+
+
+def test_before_the_close_nothing_is_due(market: Market) -> None:
+    market.hold_until("06-03")
+    market.publish("06-04")
+    found = market.look(MOSCOW.closes_at(date("06-04")) - dt.timedelta(minutes=1))
+    assert found == "XMOS is forecast up to its last closed session, 2026-06-03"
+
+
+def test_a_day_that_the_source_does_not_have_yet_is_looked_for_until_it_comes(
+    market: Market,
+) -> None:
+    market.hold_until("06-03")
+    close = MOSCOW.closes_at(date("06-04"))
+    assert "late: no source has a candle of XMOS" in str(market.look(close + LOOKS[0]))
+    assert market.serve(market.look(close + LOOKS[1])) == []
+    market.publish("06-04")
+    assert market.serve(market.look(close + LOOKS[2])) == [("06-04", "06-04", "late")]
+    assert market.serve(market.look(close + LOOKS[3])) == []
+
+
+def test_a_ticker_that_comes_later_that_evening_asks_for_the_whole_day_again(
+    market: Market,
+) -> None:
+    market.hold_until("06-03")
+    market.publish("06-04", "AAA", "CCC")
+    close = MOSCOW.closes_at(date("06-04"))
+    assert market.serve(market.look(close + LOOKS[0])) == [
+        ("06-04", "06-04", "on time, 1 of the tickers without a candle yet")
+    ]
+    found = market.look(close + LOOKS[1])
+    assert "but for BBB: no source has a candle of theirs yet" in str(found)
+    market.publish("06-04", "BBB")
+    request = market.look(close + LOOKS[2])
+    assert isinstance(request, list)
+    assert market.area(request[0]).tickers == TICKERS
+    assert market.serve(request) == [("06-04", "06-04", "completing: late candles of BBB")]
+    assert market.serve(market.look(close + LOOKS[3])) == []
+
+
+@pytest.mark.slow
+def test_a_halted_ticker_costs_no_run_beyond_the_one_of_each_day(market: Market) -> None:
+    market.hold_until("06-03")
+    days = MOSCOW.between(date("06-04"), date("07-08"))
+    for day in days:
+        market.publish(day, "AAA", "CCC")
+        asked = market.evening(f"{day:%m-%d}")
+        assert [len(look) for look in asked] == [1, 0, 0, 0]
+        assert asked[0][0][:2] == (f"{day:%m-%d}", f"{day:%m-%d}")
+
+
+def test_candles_two_days_late_ask_for_their_day_and_those_that_build_on_it(
+    market: Market,
+) -> None:
+    market.hold_until("06-03")
+    for day in ("06-04", "06-05"):
+        market.publish(day, "AAA", "CCC")
+        market.evening(day)
+    market.publish("06-08", "AAA", "CCC")
+    close = MOSCOW.closes_at(date("06-08"))
+    market.serve(market.look(close + LOOKS[0]))
+    market.publish("06-04", "BBB")
+    assert market.serve(market.look(close + LOOKS[1])) == [
+        ("06-04", "06-08", "completing: late candles of BBB")
+    ]
+    assert market.serve(market.look(close + LOOKS[2])) == []
+
+
+def test_a_week_off_is_caught_up_in_one_run_though_five_ticks_come_at_once(
+    market: Market,
+) -> None:
+    market.hold_until("06-03")
+    for day in MOSCOW.between(date("06-04"), date("06-11")):
+        market.publish(day)
+    now = MOSCOW.closes_at(date("06-11")) + LOOKS[0]
+    (request,) = market.look(now)
+    run = market.start(request, dg.DagsterRunStatus.STARTING)
+    for _ in range(4):
+        assert "what is due is being run already" in str(market.look(now))
+    market.instance.delete_run(run.run_id)
+    assert market.serve([request]) == [
+        ("06-04", "06-11", "catching up: sessions missed since 2026-06-04")
+    ]
+    assert market.serve(market.look(now)) == []
+
+
+@pytest.mark.slow
+def test_off_for_longer_than_is_looked_back_misses_nothing(market: Market) -> None:
+    market.hold_until("06-03")
+    for day in MOSCOW.between(date("06-04"), date("08-28")):
+        market.publish(day)
+    looks = market.evening("08-28")
+    assert (
+        looks == [[("06-04", "08-28", "catching up: sessions missed since 2026-06-04")]] + [[]] * 3
+    )
+
+
+def test_a_failed_run_is_asked_for_again_at_each_look_and_no_more(market: Market) -> None:
+    market.hold_until("06-03")
+    market.publish("06-04")
+    looks = market.evening("06-04", fails=True)
+    assert [len(look) for look in looks] == [1, 1, 1, 1]
+    assert looks[1] == [("06-04", "06-04", "late; again: the run before failed")]
+    market.publish("06-05")
+    assert [look and look[0][:2] for look in market.evening("06-05")] == [
+        ("06-04", "06-05"), [], [], [],
+    ]  # fmt: skip
+
+
+def test_a_week_of_failures_is_one_run_a_look(market: Market) -> None:
+    market.hold_until("06-03")
+    runs = 0
+    for day in MOSCOW.between(date("06-04"), date("06-11")):
+        market.publish(day)
+        looks = market.evening(f"{day:%m-%d}", fails=True)
+        assert all(len(look) <= 1 for look in looks)
+        runs += sum(map(len, looks))
+    assert runs == len(LOOKS) * len(MOSCOW.between(date("06-04"), date("06-11")))
+
+
+def test_nothing_is_asked_for_twice_while_it_is_queued_or_running(market: Market) -> None:
+    market.hold_until("06-03")
+    market.publish("06-04")
+    close = MOSCOW.closes_at(date("06-04"))
+    (request,) = market.look(close + LOOKS[0])
+    for status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED):
+        run = market.start(request, status)
+        assert "being run already" in str(market.look(close + LOOKS[1]))
+        market.instance.delete_run(run.run_id)
+    assert isinstance(market.look(close + LOOKS[1]), list)
+
+
+def test_a_training_in_progress_does_not_hold_the_day_back(market: Market) -> None:
+    market.hold_until("06-03")
+    market.publish("06-04")
+    close = MOSCOW.closes_at(date("06-04"))
+    (request,) = market.look(close + LOOKS[0])
+    market.instance.add_run(
+        dg.DagsterRun(
+            job_name="retrain",
+            run_id=str(uuid.uuid4()),
+            tags=dict(request.tags),
+            status=dg.DagsterRunStatus.STARTED,
+        )
+    )
+    assert isinstance(market.look(close + LOOKS[0]), list)
+
+
+def test_a_run_that_died_before_the_forecasts_asks_for_its_day_and_where_it_is_scored(
+    market: Market,
+) -> None:
+    market.hold_until("06-22")
+    hole = Slice(date("06-04"), date("06-04"), TICKERS)
+    market.lake.write("forecasts", _rows("forecasts", []), hole)
+    looks = market.evening("06-22")
+    assert looks == [[("06-04", "06-11", "again: never finished")], [], [], []]
+
+
+def test_a_day_without_scores_is_asked_for_alone(market: Market) -> None:
+    market.hold_until("06-11")
+    market.lake.write("scores", _rows("scores", []), Slice(date("06-08"), date("06-08"), TICKERS))
+    assert market.evening("06-11")[0] == [("06-08", "06-08", "again: never finished")]
+
+
+def test_what_a_successful_run_left_open_is_not_asked_for_again(market: Market) -> None:
+    market.hold_until("06-03")
+    market.publish("06-04")
+    market.evening("06-04")
+    day = Slice(date("06-04"), date("06-04"), TICKERS)
+    for table in ("scores", "forecasts", "bars"):
+        market.lake.write(table, _rows(table, []), day)
+        assert market.evening("06-04") == [[], [], [], []]
+
+
+def test_a_missed_day_in_the_middle_is_asked_for_with_the_days_that_build_on_it(
+    market: Market,
+) -> None:
+    market.hold_until("06-11")
+    day = Slice(date("06-04"), date("06-04"), TICKERS)
+    for table in ("candles", "bars", "forecasts", "scores"):
+        market.lake.write(table, market.lake.read(table, day).clear(), day)
+    assert market.evening("06-11") == [
+        [("06-04", "06-11", "late: 2026-06-04 came after later sessions")], [], [], [],
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_holidays_weekends_and_a_market_that_stays_shut_ask_for_nothing(market: Market) -> None:
+    market.hold_until("06-11")
+    # 12 June is a holiday; from then on the source has nothing, whatever the calendar says.
+    for day in (date("06-12") + dt.timedelta(n) for n in range(32)):
+        assert market.evening(f"{day:%m-%d}") == [[], [], [], []]
+
+
+def test_rows_that_would_be_set_aside_are_fetched_once(market: Market) -> None:
+    market.hold_until("06-03")
+    market.publish("06-04", "AAA", "BBB")
+    file = market.folder / "CCC.csv"
+    file.write_text(file.read_text() + "2026-06-04,1,0.1,5,1.5,7\n")
+    (request,) = market.look(MOSCOW.closes_at(date("06-04")) + LOOKS[0])
+    assert "without a candle" not in request.tags[WHY_TAG]
+    day = market.area(request)
+    rejected = fetch_slice(market.settings, day, now=market.now).quarantine
+    assert set(rejected["ticker"]) == {"CCC"}
+    market.lake.write("quarantine", rejected, day)
+    market.serve([request])
+    assert market.evening("06-04") == [[], [], [], []]
+
+
+def test_exchanges_are_asked_for_each_after_its_own_close(market: Market) -> None:
+    market.hold_until("06-03")
+    market.publish("06-03", "USA")
+    york = get_calendar("XNYS")
+    market.now = york.closes_at(date("06-03"))
+    market.run(date("06-03"), date("06-03"), ("USA",))
+    market.publish("06-04")
+    market.publish("06-04", "USA")
+    at = MOSCOW.closes_at(date("06-04")) + LOOKS[0]
+    assert "last closed session, 2026-06-03" in str(market.look(at, "XNYS"))
+    assert len(market.serve(market.look(at))) == 1
+    (request,) = market.look(york.closes_at(date("06-04")) + LOOKS[0], "XNYS")
+    assert market.area(request) == Slice(date("06-04"), date("06-04"), ("USA",))
+
+
+def test_an_empty_lake_is_no_reason_to_fetch_history_unasked(market: Market) -> None:
+    market.publish("06-04")
+    found = market.look(MOSCOW.closes_at(date("06-04")) + LOOKS[0])
+    assert "materialize a first range" in str(found)
+
+
+def test_a_new_ticker_is_taken_up_from_its_next_session_on(market: Market) -> None:
+    for day in MOSCOW.between(date("06-01"), date("06-10")):
+        market.publish(day, "AAA", "BBB")
+    market.now = MOSCOW.closes_at(date("06-10")) + LOOKS[0]
+    market.run(date("06-01"), date("06-10"), ("AAA", "BBB"))
+    for day in MOSCOW.between(date("06-01"), date("06-11")):
+        market.publish(day)
+    assert market.evening("06-11")[0] == [("06-11", "06-11", "on time")]
+
+
+DAYS = MOSCOW.between(date("06-04"), date("06-11"))
+ARRIVALS = st.fixed_dictionaries(
+    {(day, name): st.integers(0, 3 * len(LOOKS)) for day in DAYS for name in TICKERS}
+)
+"""For each cell, how many looks after its first one its candle comes."""
+
+
+@pytest.mark.slow
+@given(ARRIVALS, st.sets(st.integers(0, len(LOOKS) * len(DAYS) - 1), max_size=6))
+@hypothesis_settings(
+    max_examples=2,
+    deadline=None,
+    # A week takes seconds: shrinking one would take minutes.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_any_week_ends_complete_with_at_most_a_run_for_each_look_with_news(
+    tmp_path_factory: pytest.TempPathFactory,
+    delays: dict[tuple[dt.date, str], int],
+    failing: set[int],
+) -> None:
+    looks = [(day, delay) for day in DAYS for delay in LOOKS]
+    first_look = {day: place * len(LOOKS) for place, day in enumerate(DAYS)}
+    with dg.DagsterInstance.ephemeral() as instance:
+        market = Market(tmp_path_factory.mktemp("week") / "market", instance)
+        market.hold_until("06-03")
+        stale = False
+        for place in range(len(looks) + 3 * len(LOOKS)):
+            news = [cell for cell, late in delays.items() if first_look[cell[0]] + late == place]
+            for day, ticker in news:
+                market.publish(day, ticker)
+            after = (len(looks) - 1, place - len(looks) + 1)
+            day, delay = looks[min(place, after[0])]
+            at = MOSCOW.closes_at(day) + delay + dt.timedelta(minutes=max(0, after[1]))
+            asked = market.serve(market.look(at), fails=place in failing)
+            # One request where something came, or where the run before had failed; else none.
+            assert len(asked) == int(bool(news) or stale)
+            stale = bool(asked) and place in failing
+        held = market.lake.read("candles").filter(pl.col("day") >= DAYS[0])
+        assert set(held.select("day", "ticker").iter_rows()) == set(delays)
