@@ -42,12 +42,13 @@ LEFT_OUT = (
     "pid",
     "solid_handle",
     "step_handle",
+    "step_key",
     "step_kind_value",
 )
 """Fields of the event, as stored, that the index's copy of a cell's event does not have.
 
 The run's own log has them. What reads the index asks what happened to which cell of which asset in
-which run; the message of a materialization stands in the entry as well, and stays there.
+which run and step; the step of a materialization is the entry's. The entry has no message either.
 """
 
 _PARTITION = "a partition that is in no event 6b1f0e7a"
@@ -124,6 +125,10 @@ class Template:
         for field in LEFT_OUT:
             event.pop(field)
         entry.pop("message")  # always empty: the field of an older Dagster
+        entry.pop("pipeline_name")  # the event says it
+        entry["user_message"] = ""
+        if not self.with_metadata:
+            entry.pop("step_key")
         data = event["event_specific_data"]
         if self.with_metadata:
             materialization = data["materialization"]
@@ -184,7 +189,7 @@ class Template:
             entry,
             str(partition),
             _metadata_text(metadata),
-            moment.isoformat(" ", "microseconds"),
+            moment,
         )
 
     def _same_but_cell(self, made: AssetMaterialization) -> bool:
@@ -201,8 +206,7 @@ class Template:
         """The index's text of the event."""
         varying = []
         if self.with_metadata:
-            text = cell.metadata
-            varying.append(f'"metadata_entries":{text}' if text else '"metadata_entries":[]')
+            varying.append(f'"metadata_entries":{cell.metadata},' if cell.metadata else "")
         if self.dimensions:
             varying += [f'"{part}"' for part in cell.partition.split(_SEPARATOR)]
         else:
@@ -222,21 +226,21 @@ class CellEvent(NamedTuple):
     partition: str
     metadata: str
     """The JSON text of its metadata; empty if it has none."""
-    moment: str
-    """Its time in UTC as stock storage writes it to the column `timestamp`."""
+    moment: dt.datetime
+    """Its time in UTC, without a time zone: the column `timestamp`."""
 
-    def index_values(self) -> tuple[str | None, ...]:
-        """The event's row in the index: run, text, type, time, step, asset, partition."""
+    def index_row(self) -> dict[str, Any]:
+        """The event's row in the index."""
         template, event = self.template, self.template.event
-        return (
-            self.entry.run_id,
-            template.short_text(self),
-            event.event_type_value,
-            self.moment,
-            event.step_key,
-            template.kind[0],
-            self.partition,
-        )
+        return {
+            "run_id": self.entry.run_id,
+            "event": template.short_text(self),
+            "dagster_event_type": event.event_type_value,
+            "timestamp": self.moment,
+            "step_key": event.step_key,
+            "asset_key": template.kind[0],
+            "partition": self.partition,
+        }
 
 
 class NotAlike(Exception):  # noqa: N818 - never leaves this module: an answer, not an error
@@ -326,7 +330,7 @@ def _compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-_NO_METADATA_IN = {json.dumps: _NO_METADATA, _compact: _NO_METADATA.replace(" ", "")}
+_NO_METADATA_IN = {json.dumps: _NO_METADATA, _compact: _NO_METADATA.replace(" ", "") + ","}
 
 _BARE = AssetMaterialization("asset")
 _BEFORE_METADATA, _AFTER_METADATA = (

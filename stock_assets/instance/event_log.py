@@ -41,14 +41,20 @@ from dagster._serdes import deserialize_value
 from stock_assets.instance import unfinished_batches
 from stock_assets.instance.backfills import install_one_run_backfills
 from stock_assets.instance.cell_events import CellEvent, Templates
-from stock_assets.instance.run_shard import insert_events, stock_moment, stock_values
+from stock_assets.instance.index_shard import choose_page_size, drop_unasked_indexes
+from stock_assets.instance.run_shard import (
+    insert_events,
+    restore_stock_layout,
+    stock_moment,
+    stock_values,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from dagster._serdes import ConfigurableClassData
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, Engine
 
 BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
 """The environment variable by which Dagster makes batches; unset or 0, it makes none."""
@@ -100,6 +106,23 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         """
         install_one_run_backfills()
         return cls(inst_data=inst_data, **config_value)
+
+    def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:  # noqa: FBT001, FBT002
+        if for_index_shard:
+            with engine.connect() as index:
+                choose_page_size(index)
+        super()._initdb(engine, for_index_shard)
+        if for_index_shard:
+            with engine.connect() as index:
+                drop_unasked_indexes(index)
+
+    def upgrade(self) -> None:
+        """Migrate the schema, as the parent does, of shards in the parent's own layout."""
+        for run_id in self.get_all_run_ids():
+            with self.run_connection(run_id) as shard:
+                shard.exec_driver_sql("BEGIN IMMEDIATE")
+                restore_stock_layout(shard)
+        super().upgrade()
 
     def index_connection(self) -> AbstractContextManager[Connection]:
         """Connect to the index shard, or join the batch that this thread is writing to it.
@@ -224,7 +247,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                 template = stored.template
                 last[template.kind] = (event_id, event)
                 for key, value in template.tags_to_index:
-                    tags.append((event_id, template.kind[0], key, value, stored.moment))
+                    tags.append((event_id, template.kind[0], key, value, stock_moment(stored.moment)))
             elif event.dagster_event_type in ASSET_EVENTS:
                 asset_key, moment = stored["asset_key"], stock_moment(stored["timestamp"])
                 if asset_key and event.dagster_event_type in _ASSET_KEY_EVENTS:
@@ -250,7 +273,7 @@ def _insert_in_index(
         "INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key,"
         " asset_key, partition, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (*(stock_values(event) if isinstance(event, dict) else event.index_values()), event_id)
+            (*stock_values(event if isinstance(event, dict) else event.index_row()), event_id)
             for event_id, event in enumerate(events, first)
         ],
     )

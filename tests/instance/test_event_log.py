@@ -36,8 +36,8 @@ from dagster._core.events import (
 )
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+from dagster._serdes import deserialize_value, serialize_value
 
 from stock_assets.instance import event_log
 from stock_assets.instance.event_log import (
@@ -180,8 +180,47 @@ def _shards(home: Path) -> Path:
     return home / "history" / "runs"
 
 
+def _but_for_what_is_left_out(
+    index: dict[str, list[dict[str, Any]]],
+) -> dict[str, list[dict[str, Any]]]:
+    """Take from any index what ours leaves out of the copies of cells' events (ADR 1)."""
+    cells = set()
+    for row in index["event_logs"]:
+        kind = row["dagster_event_type"]
+        if row["partition"] is None or kind not in (
+            "ASSET_MATERIALIZATION",
+            "ASSET_MATERIALIZATION_PLANNED",
+        ):
+            continue
+        entry = deserialize_value(row["event"], EventLogEntry)
+        event = entry.dagster_event._replace(
+            logging_tags={},
+            message=None,
+            pid=None,
+            node_handle=None,
+            step_handle=None,
+            step_key=None,
+            step_kind_value=None,
+        )
+        entry = entry._replace(dagster_event=event, user_message="", job_name=None)
+        if kind == "ASSET_MATERIALIZATION_PLANNED":
+            entry = entry._replace(step_key=None)
+        else:
+            cells.add(row["id"])
+        row["event"] = serialize_value(entry)
+    index["asset_event_tags"] = [
+        {name: value for name, value in tag.items() if name != "id"}
+        for tag in index["asset_event_tags"]
+        if tag["event_id"] not in cells or not tag["key"].startswith("dagster/partition/")
+    ]
+    return index
+
+
 def _dump(base_dir: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """All rows of all shards, by shard and table, but for the time they were written at."""
+    """All rows of all shards, by shard and table, but for the time they were written at.
+
+    And but for what ours leaves out of the index; a run's own shard leaves out nothing.
+    """
     dump: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for path in sorted(base_dir.glob("*.db")):
         with closing(sqlite3.connect(path)) as connection:
@@ -193,6 +232,8 @@ def _dump(base_dir: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
                 ]
                 for table in SHARD_TABLES
             }
+    if "index" in dump:
+        dump["index"] = _but_for_what_is_left_out(dump["index"])
     return dump
 
 
@@ -265,7 +306,10 @@ def _answers(instance: dg.DagsterInstance, assets: Sequence[Any], checks: Sequen
                 ).items()
             ),
             "event tags": sorted(
-                sorted(tags.items()) for tags in map(dict, storage.get_event_tags_for_asset(key))
+                sorted(
+                    item for item in tags.items() if not item[0].startswith("dagster/partition/")
+                )
+                for tags in storage.get_event_tags_for_asset(key)
             ),
             "latest": instance.get_latest_materialization_event(key),
             "record": (record.storage_id, record.asset_entry.last_materialization_record),
