@@ -138,7 +138,8 @@ class Template:
                 del materialization["partition"]
             if not data["asset_lineage"]:
                 del data["asset_lineage"]
-        return _compact(_without_nulls(entry))
+        # The constructor wants this one, null or not.
+        return _compact({**_without_nulls(entry), "error_info": None})
 
     def cell(self, entry: EventLogEntry) -> CellEvent | None:
         """`entry` as one of this template's events, or None when it is not."""

@@ -36,6 +36,7 @@ from dagster._core.events import (
 )
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from dagster._serdes import deserialize_value, serialize_value
 
@@ -531,7 +532,7 @@ def _batchable_of_one_run(recorded: Sequence[EventLogEntry]) -> list[EventLogEnt
 
 
 @pytest.mark.parametrize(
-    "step", ["_store_asset_event_tags", "_store_asset_event", "store_asset_check_event"]
+    "step", ["_tags_for_asset_event", "_store_asset_event", "store_asset_check_event"]
 )
 def test_a_batch_that_fails_midway_leaves_both_shards_as_they_were(
     tmp_path: Path, recorded: list[EventLogEntry], monkeypatch: pytest.MonkeyPatch, step: str
@@ -576,19 +577,15 @@ def test_events_of_a_failed_batch_are_stored_once(
 ) -> None:
     """Dagster stores the events of a batch that failed one by one."""
     failed = []
-    insert = event_log._insert_events
 
-    def fail_in_the_index(shard: Any, rows: list[dict[str, Any]]) -> range:
-        ids = insert(shard, rows)
-        if str(shard.engine.url).endswith("index.db"):
-            failed.append(len(rows))
-            raise OSError("disk full")
-        return ids
+    def fail_in_the_index(_: Any, rows: Sequence[Any]) -> range:
+        failed.append(len(rows))
+        raise OSError("disk full")
 
     with _instance(tmp_path / "stock", SqliteEventLogStorage) as instance:
         stock = _comparable(tmp_path / "stock", [_run(instance, features).run_id])
     with _instance(tmp_path / "ours", BatchedSqliteEventLogStorage) as instance:
-        monkeypatch.setattr(event_log, "_insert_events", fail_in_the_index)
+        monkeypatch.setattr(event_log, "_insert_in_index", fail_in_the_index)
         ours = _comparable(tmp_path / "ours", [_run(instance, features).run_id])
     assert failed == [CELLS, CELLS]
     assert "Falling back" in capsys.readouterr().err
@@ -625,10 +622,10 @@ def test_writers_at_once_keep_their_ids(tmp_path: Path, recorded: list[EventLogE
     assert len(index["event_logs"]) == writers * (singles + (rounds - singles) * len(batch))
     events = {row["id"]: row for row in index["event_logs"]}
     for tag in index["asset_event_tags"]:
-        if tag["key"] == "dagster/partition/ticker":
-            event = events[tag["event_id"]]
-            assert event["asset_key"] == tag["asset_key"]
-            assert event["partition"].endswith(f"|{tag['value']}")
+        event = events[tag["event_id"]]
+        made = deserialize_value(event["event"], EventLogEntry).asset_materialization
+        assert made.tags[tag["key"]] == tag["value"]
+        assert event["asset_key"] == tag["asset_key"] == made.asset_key.to_string()
     latest = json.loads(index["asset_keys"][0]["last_materialization"])
     assert events[latest["storage_id"]]["run_id"] == latest["event_log_entry"]["run_id"]
 
