@@ -241,17 +241,19 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         tags: list[tuple[int, str, str, str, str]] = []
         # A later event of a kind overwrites all that an earlier one of that kind wrote, so the
         # last of each will do, written in the order they came.
-        last: dict[tuple[str, str], tuple[int, EventLogEntry]] = {}
+        last: dict[str, dict[str, tuple[int, EventLogEntry]]] = {}
         for (event, stored), event_id in zip(entries, ids, strict=True):
             if isinstance(stored, CellEvent):
                 template = stored.template
-                last[template.kind] = (event_id, event)
+                asset_key, kind = template.kind
+                last.setdefault(asset_key, {})[kind] = (event_id, event)
                 for key, value in template.tags_to_index:
-                    tags.append((event_id, template.kind[0], key, value, stock_moment(stored.moment)))
+                    tags.append((event_id, asset_key, key, value, stock_moment(stored.moment)))
             elif event.dagster_event_type in ASSET_EVENTS:
                 asset_key, moment = stored["asset_key"], stock_moment(stored["timestamp"])
                 if asset_key and event.dagster_event_type in _ASSET_KEY_EVENTS:
-                    last[asset_key, stored["dagster_event_type"]] = (event_id, event)
+                    kind = stored["dagster_event_type"]
+                    last.setdefault(asset_key, {})[kind] = (event_id, event)
                 for key, value in self._tags_for_asset_event(event).items():
                     tags.append((event_id, asset_key, key, value, moment))
         if tags and self.has_table(AssetEventTagsTable.name):
@@ -260,8 +262,9 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                 " VALUES (?, ?, ?, ?, ?)",
                 tags,
             )
-        for event_id, event in sorted(last.values(), key=itemgetter(0)):
-            self._store_asset_event(index, event, event_id)
+        for kinds in last.values():
+            for event_id, event in sorted(kinds.values(), key=itemgetter(0)):
+                self._store_asset_event(index, event, event_id)
 
 
 def _insert_in_index(
