@@ -52,7 +52,10 @@ which run and step; the step of a materialization is the entry's. The entry has 
 """
 
 _PARTITION = "a partition that is in no event 6b1f0e7a"
-_FIRST, _SECOND = "a first dimension in no event 6b1f0e7a", "a second dimension in no event 6b1f0e7a"
+_FIRST, _SECOND = (
+    "a first dimension in no event 6b1f0e7a",
+    "a second dimension in no event 6b1f0e7a",
+)
 _TIMESTAMP = 6.0225e123
 _NO_METADATA = '"metadata_entries": []'
 
@@ -169,7 +172,11 @@ class Template:
         metadata: Mapping[str, MetadataValue] = {}
         if isinstance(data, StepMaterializationData):
             made = data.materialization
-            if made.asset_key != self.asset_key or data.asset_lineage or not self._same_but_cell(made):
+            if (
+                made.asset_key != self.asset_key
+                or data.asset_lineage
+                or not self._same_but_cell(made)
+            ):
                 return None
             partition, metadata = made.partition, made.metadata
             if self.dimensions and partition != _SEPARATOR.join(
@@ -214,9 +221,7 @@ class Template:
             varying.append(f'"{cell.partition}"')
         varying.append(repr(cell.entry.timestamp))
         pieces = self._short_pieces
-        return "".join(
-            text for pair in zip(pieces, [*varying, ""], strict=True) for text in pair
-        )
+        return "".join(text for pair in zip(pieces, [*varying, ""], strict=True) for text in pair)
 
 
 class CellEvent(NamedTuple):
@@ -340,8 +345,6 @@ _BEFORE_METADATA, _AFTER_METADATA = (
         serialize_value(_BARE).split(_NO_METADATA), ('"metadata_entries": ', ""), strict=True
     )
 )
-
-
 
 
 def _without_nulls(value: Any) -> Any:

@@ -1,9 +1,10 @@
 """The event log of many partitions: Dagster's SQLite storage, writing a batch in one transaction.
 
 Dagster reports two events for every partition of every asset in a run, and its SQLite storage
-spends several transactions and about a dozen freshly compiled statements on each of them. Here a
-batch of events costs one transaction per shard, and leaves the rows that stock storage would have
-left: the files can be read and written by either storage, in any order.
+spends several transactions, about a dozen freshly compiled statements and 8 KB on each pair. Here a
+batch of events costs one transaction per shard, and what the events of cells share is serialised
+and stored once (cell_events.py, run_shard.py). The files can be read and written by either storage,
+in any order; a run's own log reads the same to the byte, the index lacks what docs/adr/0001 names.
 
 Only the writing of batches belongs here. How one event is stored, how anything is read, the schema
 and its migrations are the parent's. In dagster.yaml:
@@ -27,6 +28,9 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationPlanned,
+)
 from dagster._core.events import (
     ASSET_CHECK_EVENTS,
     ASSET_EVENTS,
@@ -34,9 +38,10 @@ from dagster._core.events import (
     DagsterEventType,
 )
 from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import AssetEventTagsTable
-from dagster._serdes import deserialize_value
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetEventTagsTable
+from dagster._serdes import deserialize_value, serialize_value
 
 from stock_assets.instance import unfinished_batches
 from stock_assets.instance.backfills import install_one_run_backfills
@@ -63,6 +68,9 @@ MIRRORED_EVENTS = frozenset(
     {*ASSET_EVENTS, *ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
 )
 """Events that the index shard holds as well as the run's own shard."""
+
+PLANNED_CHECKS_IN_A_STATEMENT = 1_000
+"""Above so many partitions, planned evaluations of a check are stored our way."""
 
 _ASSET_KEY_EVENTS = frozenset(
     {
@@ -140,9 +148,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         """
         # Serialised before any shard is locked, and once for both.
         templates = Templates()
-        entries = [
-            (event, templates.cell(event) or self._event_to_row(event)) for event in events
-        ]
+        entries = [(event, templates.cell(event) or self._event_to_row(event)) for event in events]
         of_run: dict[str, list[CellEvent | dict[str, Any]]] = {}
         for event, stored in entries:
             of_run.setdefault(event.run_id, []).append(stored)
@@ -219,6 +225,36 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             finally:
                 self._batch.index = None
 
+    def _store_asset_check_evaluation_planned(
+        self, event: EventLogEntry, event_id: int | None
+    ) -> None:
+        """Note the planned evaluation of each partition of a check.
+
+        The parent does so in one statement, of more parameters than SQLite takes when there are
+        thousands of partitions, and with all of them in each row's event. Where there are that
+        many, a row's event says nothing of the others, and its column `partition` which it is of.
+        """
+        planned = event.get_dagster_event().asset_check_planned_data
+        keys = planned.partitions_subset and list(planned.partitions_subset.get_partition_keys())
+        if not keys or len(keys) <= PLANNED_CHECKS_IN_A_STATEMENT:
+            super()._store_asset_check_evaluation_planned(event, event_id)
+            return
+        alone = AssetCheckEvaluationPlanned(planned.asset_key, planned.check_name)
+        of_one = event.get_dagster_event()._replace(event_specific_data=alone)
+        row = {
+            "asset_key": planned.asset_key.to_string(),
+            "check_name": planned.check_name,
+            "run_id": event.run_id,
+            "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+            "evaluation_event": serialize_value(event._replace(dagster_event=of_one)),
+            "evaluation_event_timestamp": self._event_insert_timestamp(event),
+            "evaluation_event_storage_id": event_id,
+        }
+        with self.index_connection() as index:
+            index.execute(
+                AssetCheckExecutionsTable.insert(), [{**row, "partition": key} for key in keys]
+            )
+
     def _mirror(
         self,
         index: Connection,
@@ -267,9 +303,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                 self._store_asset_event(index, event, event_id)
 
 
-def _insert_in_index(
-    index: Connection, events: Sequence[CellEvent | dict[str, Any]]
-) -> range:
+def _insert_in_index(index: Connection, events: Sequence[CellEvent | dict[str, Any]]) -> range:
     """Insert events in order; return their ids. The transaction must hold the write lock."""
     first = (index.exec_driver_sql("SELECT max(id) FROM event_logs").scalar() or 0) + 1
     index.exec_driver_sql(

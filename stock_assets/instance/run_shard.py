@@ -48,7 +48,7 @@ _LAYOUT = (
       microseconds INTEGER NOT NULL, timestamp_in_event NOT NULL
     )
     """,
-    f"""
+    """
     CREATE VIEW event_logs AS
     -- Both halves cast alike: only then does SQLite read them side by side in the order of ids,
     -- and a page of events costs a page.

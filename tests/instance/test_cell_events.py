@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import sqlalchemy as db
+from dagster._core.definitions.dependency import NodeHandle
 from dagster._core.events import (
     AssetMaterializationPlannedData,
     DagsterEvent,
@@ -21,7 +22,6 @@ from dagster._core.events import (
 )
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.plan.handle import StepHandle
-from dagster._core.definitions.dependency import NodeHandle
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageMetadata,
@@ -169,7 +169,7 @@ def test_the_indexs_text_is_the_event_but_for_what_is_left_out(batch: list[Event
     for entry in batch:
         cell = templates.cell(entry)
         if cell is not None:
-            short = deserialize_value(cell.short_text(), EventLogEntry)
+            short = deserialize_value(cell.index_row()["event"], EventLogEntry)
             assert _left_out(short) == _left_out(entry)
 
 

@@ -20,12 +20,16 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationPlanned,
+)
 from dagster._core.definitions.events import (
     AssetMaterializationFailure,
     AssetMaterializationFailureReason,
     AssetMaterializationFailureType,
 )
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
+from dagster._core.definitions.partitions.subset import DefaultPartitionsSubset
 from dagster._core.events import (
     ASSET_CHECK_EVENTS,
     ASSET_EVENTS,
@@ -516,6 +520,26 @@ def test_an_instance_written_by_ours_opens_with_stock_storage(tmp_path: Path) ->
         stock = _answers(instance, [bars, failing], [dg.AssetCheckKey(bars.key, "priced")])
         assert instance.all_logs(run.run_id, of_type=DagsterEventType.RUN_FAILURE)
     assert stock == ours
+
+
+def test_a_check_of_more_partitions_than_a_statement_takes_is_planned(tmp_path: Path) -> None:
+    keys = [f"p{n:05d}" for n in range(5000)]
+    planned = DagsterEvent(
+        DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value,
+        job_name="job",
+        event_specific_data=AssetCheckEvaluationPlanned(
+            bars.key, "finite", DefaultPartitionsSubset(set(keys))
+        ),
+    )
+    storage = BatchedSqliteEventLogStorage(str(tmp_path))
+    storage.store_event_batch([_entry(planned, "run"), _entry(planned, "other run")])
+    rows = _dump(tmp_path)["index"]["asset_check_executions"]
+    assert sorted(row["partition"] for row in rows if row["run_id"] == "run") == keys
+    history = storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(bars.key, "finite"), limit=3
+    )
+    assert [one.status.value for one in history] == ["PLANNED"] * 3
+    assert max(len(row["evaluation_event"]) for row in rows) < 2000
 
 
 # ---------------------------------------------------------------------------------------------

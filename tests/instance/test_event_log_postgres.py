@@ -74,9 +74,7 @@ def _await(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            psycopg2.connect(
-                host="127.0.0.1", port=port, user="tester", dbname="postgres"
-            ).close()
+            psycopg2.connect(host="127.0.0.1", port=port, user="tester", dbname="postgres").close()
         except psycopg2.OperationalError:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

@@ -20,7 +20,7 @@ from dagster_graphql.schema import create_schema
 
 from stock_assets.instance.event_log import BATCH_SIZE_VARIABLE, BatchedSqliteEventLogStorage
 
-GRAPH = '''
+GRAPH = """
 import dagster as dg
 
 days = dg.StaticPartitionsDefinition(["2024-01-03", "2024-01-04"])
@@ -41,24 +41,24 @@ def priced() -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=True)
 
 definitions = dg.Definitions([bars, failing], asset_checks=[priced])
-'''
+"""
 
 RANGE = {
     "dagster/asset_partition_range_start": "2024-01-03|AAA",
     "dagster/asset_partition_range_end": "2024-01-04|BBB",
 }
 
-EVENT = """
+EVENT = """ fragment Event on DagsterRunEvent {
   __typename
   ... on MessageEvent { runId message timestamp level stepKey eventType }
-"""
-MATERIALIZATION = """
+}"""
+MATERIALIZATION = """ fragment Cell on MaterializationEvent {
   runId timestamp stepKey partition label description eventType level
   metadataEntries { __typename label description
     ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text } }
   tags { key value } assetLineage { assetKey { path } }
   runOrError { __typename ... on Run { id status } }
-"""
+}"""
 QUESTIONS = {
     "partition statuses": """query($path: [String!]!) { assetNodeOrError(assetKey: {path: $path}) {
       ... on AssetNode { partitionStats { numMaterialized numMaterializing numPartitions numFailed }
@@ -67,24 +67,24 @@ QUESTIONS = {
             ... on DefaultPartitionStatuses { materializedPartitions failedPartitions
               materializingPartitions } } } } } } } }""",
     "asset events": """query($path: [String!]!) { assetOrError(assetKey: {path: $path}) {
-      ... on Asset { assetMaterializations(limit: 20) { %s } } } }"""
-    % MATERIALIZATION,
+      ... on Asset { assetMaterializations(limit: 20) { ...Cell } } } }"""
+    + MATERIALIZATION,
     "one cell": """query($path: [String!]!) { assetNodeOrError(assetKey: {path: $path}) {
       ... on AssetNode { staleStatus
-        latestMaterializationByPartition(partitions: ["2024-01-03|AAA", "2024-01-04|BBB"]) { %s }
+        latestMaterializationByPartition(partitions: ["2024-01-03|AAA", "2024-01-04|BBB"]) { ...Cell }
         latestRunForPartition(partition: "2024-01-03|AAA") { id status }
-        assetMaterializations(partitions: ["2024-01-04|AAA"]) { %s }
+        assetMaterializations(partitions: ["2024-01-04|AAA"]) { ...Cell }
         dataVersionByPartition(partitions: ["2024-01-04|AAA"]) } } }"""
-    % (MATERIALIZATION, MATERIALIZATION),
+    + MATERIALIZATION,
     "checks": """query($path: [String!]!) { assetNodeOrError(assetKey: {path: $path}) {
       ... on AssetNode { assetChecksOrError { ... on AssetChecks { checks { name
         executionForLatestMaterialization { status evaluation { success severity } } } } } } } }""",
     "run page": """query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { cursor
-        hasMore events { %s } } }
+        hasMore events { ...Event } } }
       runOrError(runId: $run) { ... on Run { status assets { key { path } }
         stats { ... on RunStatsSnapshot { materializations stepsFailed stepsSucceeded } }
         stepStats { stepKey status materializations { partition } } } } }"""
-    % EVENT,
+    + EVENT,
 }
 
 
@@ -111,13 +111,12 @@ RANDOM = (
     (re.compile(r'"timestamp": "\d+"'), '"timestamp": "<time>"'),
     (re.compile(r"\b[\d.]+(ms|s)\b"), "<duration>"),
     (re.compile(r"pid: \d+"), "<pid>"),
-    (re.compile(r"[a-z]{8}"), "<word>"),
 )
 
 
 def _lines(answers: Any) -> list[str]:
     text = json.dumps(answers, indent=1, ensure_ascii=False, sort_keys=True)
-    for pattern, name in RANDOM[:4]:
+    for pattern, name in RANDOM:
         text = pattern.sub(name, text)
     return text.splitlines()
 
@@ -140,7 +139,7 @@ def test_the_uis_questions_have_the_answers_of_stock_storage(
             f"  config: {{base_dir: {home / 'history' / 'runs'}}}\n"
         )
         module: dict[str, Any] = {}
-        exec(compile(GRAPH, str(file), "exec"), module)  # noqa: S102
+        exec(compile(GRAPH, str(file), "exec"), module)
         with dg.DagsterInstance.from_config(str(home)) as instance:
             job = module["definitions"].resolve_implicit_global_asset_job_def()
             run = job.execute_in_process(instance=instance, tags=RANGE, raise_on_error=False)
@@ -180,12 +179,16 @@ def test_an_ordinary_event_is_seen_at_once_while_a_batch_is_pending(
     def bars() -> None: ...
 
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
-        run = dg.Definitions([bars]).resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=instance,
-            tags={
-                "dagster/asset_partition_range_start": "a",
-                "dagster/asset_partition_range_end": "c",
-            },
+        run = (
+            dg.Definitions([bars])
+            .resolve_implicit_global_asset_job_def()
+            .execute_in_process(
+                instance=instance,
+                tags={
+                    "dagster/asset_partition_range_start": "a",
+                    "dagster/asset_partition_range_end": "c",
+                },
+            )
         )
         messages = [one.message for one in instance.all_logs(run.run_id)]
     assert seen == [("in between", 0)]
