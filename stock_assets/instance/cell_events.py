@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
@@ -146,16 +145,45 @@ class Template:
 
     def cell(self, entry: EventLogEntry) -> CellEvent | None:
         """`entry` as one of this template's events, or None when it is not."""
-        mine, event = self.entry, entry.dagster_event
-        own = self.event
-        if event is None or not (
+        event = entry.dagster_event
+        if event is None or not (self._same_entry(entry) and self._same_event(event)):
+            return None
+        data = event.event_specific_data
+        metadata: Mapping[str, MetadataValue] = {}
+        if isinstance(data, StepMaterializationData):
+            made = data.materialization
+            alike = (
+                made.asset_key == self.asset_key
+                and not data.asset_lineage
+                and self._same_but_cell(made)
+            )
+            partition, metadata = made.partition, made.metadata
+        elif isinstance(data, AssetMaterializationPlannedData):
+            alike = data.asset_key == self.asset_key and data.partitions_subset is None
+            partition = data.partition
+        else:
+            return None
+        if not alike or partition is None or not _plain(partition):
+            return None
+        moment = dt.datetime.fromtimestamp(entry.timestamp, dt.UTC).replace(tzinfo=None)
+        return CellEvent(self, entry, str(partition), _metadata_text(metadata), moment)
+
+    def _same_entry(self, entry: EventLogEntry) -> bool:
+        mine = self.entry
+        return (
             entry.run_id == mine.run_id
-            and event.event_type_value == own.event_type_value
             and entry.step_key == mine.step_key
             and entry.job_name == mine.job_name
             and entry.level == mine.level
             and entry.user_message == mine.user_message
             and entry.error_info is None
+        )
+
+    def _same_event(self, event: DagsterEvent) -> bool:
+        own = self.event
+        return (
+            event.event_type_value == own.event_type_value
+            and type(event.event_specific_data) is self.data_type
             and event.job_name == own.job_name
             and event.step_key == own.step_key
             and _same_handle(event.step_handle, own.step_handle)
@@ -164,40 +192,6 @@ class Template:
             and event.message == own.message
             and event.pid == own.pid
             and _same_texts(event.logging_tags, own.logging_tags)
-        ):
-            return None
-        data = event.event_specific_data
-        if type(data) is not self.data_type:
-            return None
-        metadata: Mapping[str, MetadataValue] = {}
-        if isinstance(data, StepMaterializationData):
-            made = data.materialization
-            if (
-                made.asset_key != self.asset_key
-                or data.asset_lineage
-                or not self._same_but_cell(made)
-            ):
-                return None
-            partition, metadata = made.partition, made.metadata
-            if self.dimensions and partition != _SEPARATOR.join(
-                [made.tags[key] for key in self.dimensions]  # type: ignore[index]
-            ):
-                return None
-        else:
-            if data.asset_key != self.asset_key or data.partitions_subset is not None:  # type: ignore[union-attr]
-                return None
-            partition = data.partition  # type: ignore[union-attr]
-        if partition is None or not _plain(partition) or not math.isfinite(entry.timestamp):
-            return None
-        if self.dimensions and partition.count(_SEPARATOR) != 1:
-            return None
-        moment = dt.datetime.fromtimestamp(entry.timestamp, dt.UTC).replace(tzinfo=None)
-        return CellEvent(
-            self,
-            entry,
-            str(partition),
-            _metadata_text(metadata),
-            moment,
         )
 
     def _same_but_cell(self, made: AssetMaterialization) -> bool:
@@ -208,7 +202,13 @@ class Template:
             and (made.tags is None) == (representative.tags is None)
             and list(tags) == self.tag_keys
             and all(tags[key] == value for key, value in self.tags.items())
+            and (not self.dimensions or self._says_its_dimensions(made.partition, tags))
         )
+
+    def _says_its_dimensions(self, partition: str | None, tags: Mapping[str, str]) -> bool:
+        """Whether the key can be cut into its dimensions, as the run's shard does."""
+        parts = [tags[key] for key in self.dimensions]
+        return partition == _SEPARATOR.join(parts) and partition.count(_SEPARATOR) == 1
 
     def short_text(self, cell: CellEvent) -> str:
         """The index's text of the event."""

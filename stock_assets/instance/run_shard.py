@@ -30,6 +30,7 @@ _LAST_ID = (
     " coalesce((SELECT max(id) FROM cell_events), 0))"
 )
 
+# S608: statements are put together from the constants above.
 _LAYOUT = (
     "ALTER TABLE event_logs RENAME TO ordinary_events",
     """
@@ -67,7 +68,8 @@ _LAYOUT = (
            END
         || before_timestamp
         || CASE typeof(timestamp_in_event) WHEN 'text' THEN timestamp_in_event ELSE
-             rtrim(printf('%d.%07d', timestamp_in_event / 10000000, timestamp_in_event % 10000000), '0')
+             rtrim(printf(
+               '%d.%07d', timestamp_in_event / 10000000, timestamp_in_event % 10000000), '0')
            END
         || rest AS TEXT),
       dagster_event_type,
@@ -83,13 +85,13 @@ _LAYOUT = (
       INSERT INTO ordinary_events (id, {_COLUMNS})
       VALUES (coalesce(NEW.id, {_LAST_ID} + 1), {_NEW_COLUMNS});
     END
-    """,
+    """,  # noqa: S608
     f"""
     CREATE TRIGGER update_event INSTEAD OF UPDATE ON event_logs BEGIN
       DELETE FROM cell_events WHERE id = OLD.id;
       INSERT OR REPLACE INTO ordinary_events (id, {_COLUMNS}) VALUES (NEW.id, {_NEW_COLUMNS});
     END
-    """,
+    """,  # noqa: S608
     """
     CREATE TRIGGER delete_event INSTEAD OF DELETE ON event_logs BEGIN
       DELETE FROM cell_events WHERE id = OLD.id;

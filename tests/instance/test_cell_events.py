@@ -284,8 +284,7 @@ def test_a_page_of_a_runs_events_reads_a_page(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / f"{RUN}.db")) as shard:
         for question in (
             "SELECT id, event FROM event_logs WHERE run_id = 'x' AND id > 2 ORDER BY id LIMIT 2",
-            "SELECT id, event FROM event_logs WHERE run_id = 'x' AND dagster_event_type"
-            " IN ('STEP_START', 'RUN_SUCCESS') ORDER BY id",
+            "SELECT id FROM event_logs WHERE dagster_event_type IN ('a', 'b') ORDER BY id",
         ):
             plan = [row[3] for row in shard.execute(f"EXPLAIN QUERY PLAN {question}")]
             assert "MERGE (UNION ALL)" in plan

@@ -1,7 +1,6 @@
 """With Postgres storage the same setting makes Dagster's own batches: on a real server."""
 
 import getpass
-import glob
 import os
 import shutil
 import socket
@@ -12,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
+import psycopg2
 import pytest
 from dagster._core.events import DagsterEventType
 from dagster._core.events.log import EventLogEntry
+from dagster_postgres import PostgresEventLogStorage
 
 from stock_assets.instance.event_log import BATCH_SIZE_VARIABLE, enable_event_batching
 
@@ -23,8 +24,8 @@ CELLS = [f"2024-01-{day:02d}" for day in range(1, 21)]
 
 def _program(name: str) -> str | None:
     # Debian keeps the server's programs out of the PATH.
-    found = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"))
-    return found[-1] if found else shutil.which(name)
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(found[-1]) if found else shutil.which(name)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,6 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _await(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    import psycopg2
-
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -88,8 +87,6 @@ def _await(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
 def test_the_setting_makes_postgres_storages_own_batches(
     postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dagster_postgres import PostgresEventLogStorage
-
     batches: list[set[DagsterEventType | None]] = []
     stored = PostgresEventLogStorage.store_event_batch
 

@@ -71,7 +71,8 @@ QUESTIONS = {
     + MATERIALIZATION,
     "one cell": """query($path: [String!]!) { assetNodeOrError(assetKey: {path: $path}) {
       ... on AssetNode { staleStatus
-        latestMaterializationByPartition(partitions: ["2024-01-03|AAA", "2024-01-04|BBB"]) { ...Cell }
+        latestMaterializationByPartition(partitions: ["2024-01-03|AAA", "2024-01-04|BBB"])
+          { ...Cell }
         latestRunForPartition(partition: "2024-01-03|AAA") { id status }
         assetMaterializations(partitions: ["2024-01-04|AAA"]) { ...Cell }
         dataVersionByPartition(partitions: ["2024-01-04|AAA"]) } } }"""
