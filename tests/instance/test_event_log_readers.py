@@ -4,6 +4,7 @@ Asked of the webserver's GraphQL schema in this process. And what a reader sees 
 pending: an ordinary event at once.
 """
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -101,7 +102,9 @@ def _ask(instance: dg.DagsterInstance, file: Path, run_id: str) -> dict[str, Any
             paths = [["bars"], ["failing"]] if "$path" in question else [None]
             for path in paths:
                 variables = {"run": run_id} if path is None else {"path": path}
-                result = schema.execute(question, context_value=context, variables=variables)
+                result = asyncio.run(
+                    schema.execute_async(question, context_value=context, variables=variables)
+                )
                 assert not result.errors, (name, result.errors)
                 answers[f"{name} {path}"] = result.data
     return answers
