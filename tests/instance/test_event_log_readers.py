@@ -97,11 +97,12 @@ def _ask(instance: dg.DagsterInstance, file: Path, run_id: str) -> dict[str, Any
         python_file=str(file), attribute=None, working_directory=None, location_name="graph"
     )
     with WorkspaceProcessContext(instance, target) as process:
-        context = process.create_request_context()
         for name, question in QUESTIONS.items():
             paths = [["bars"], ["failing"]] if "$path" in question else [None]
             for path in paths:
                 variables = {"run": run_id} if path is None else {"path": path}
+                # A context caches what it loaded, as one request may.
+                context = process.create_request_context()
                 result = asyncio.run(
                     schema.execute_async(question, context_value=context, variables=variables)
                 )
