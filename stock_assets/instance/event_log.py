@@ -239,7 +239,9 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         if not keys or len(keys) <= PLANNED_CHECKS_IN_A_STATEMENT:
             super()._store_asset_check_evaluation_planned(event, event_id)
             return
-        alone = AssetCheckEvaluationPlanned(planned.asset_key, planned.check_name)
+        alone = AssetCheckEvaluationPlanned(
+            asset_key=planned.asset_key, check_name=planned.check_name
+        )
         of_one = event.get_dagster_event()._replace(event_specific_data=alone)
         row = {
             "asset_key": planned.asset_key.to_string(),

@@ -528,7 +528,9 @@ def test_a_check_of_more_partitions_than_a_statement_takes_is_planned(tmp_path: 
         DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value,
         job_name="job",
         event_specific_data=AssetCheckEvaluationPlanned(
-            bars.key, "finite", DefaultPartitionsSubset(set(keys))
+            asset_key=bars.key,
+            check_name="finite",
+            partitions_subset=DefaultPartitionsSubset(set(keys)),
         ),
     )
     storage = BatchedSqliteEventLogStorage(str(tmp_path))
