@@ -1,9 +1,10 @@
 """The event log of many partitions: Dagster's SQLite storage, writing a batch in one transaction.
 
 Dagster reports two events for every partition of every asset in a run, and its SQLite storage
-spends several transactions and about a dozen freshly compiled statements on each of them. Here a
-batch of events costs one transaction per shard, and leaves the rows that stock storage would have
-left: the files can be read and written by either storage, in any order.
+spends several transactions, about a dozen freshly compiled statements and 8 KB on each pair. Here a
+batch of events costs one transaction per shard, and what the events of cells share is serialised
+and stored once (cell_events.py, run_shard.py). The files can be read and written by either storage,
+in any order; a run's own log reads the same to the byte, the index lacks what docs/adr/0001 names.
 
 Only the writing of batches belongs here. How one event is stored, how anything is read, the schema
 and its migrations are the parent's. In dagster.yaml:
@@ -22,29 +23,44 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from contextlib import ExitStack, contextmanager, nullcontext
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationPlanned,
+)
 from dagster._core.events import (
     ASSET_CHECK_EVENTS,
     ASSET_EVENTS,
     EVENT_TYPE_TO_PIPELINE_RUN_STATUS,
     DagsterEventType,
 )
+from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
-from sqlalchemy import func, select
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetEventTagsTable
+from dagster._serdes import deserialize_value, serialize_value
 
+from stock_assets.instance import unfinished_batches
 from stock_assets.instance.backfills import install_one_run_backfills
+from stock_assets.instance.cell_events import CellEvent, Templates
+from stock_assets.instance.index_shard import choose_page_size, drop_unasked_indexes
 from stock_assets.instance.partition_hash import install_kept_partition_hash
+from stock_assets.instance.run_shard import (
+    insert_events,
+    restore_stock_layout,
+    stock_moment,
+    stock_values,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from dagster._core.events.log import EventLogEntry
     from dagster._serdes import ConfigurableClassData
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, Engine
 
 BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
 """The environment variable by which Dagster makes batches; unset or 0, it makes none."""
@@ -53,6 +69,9 @@ MIRRORED_EVENTS = frozenset(
     {*ASSET_EVENTS, *ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
 )
 """Events that the index shard holds as well as the run's own shard."""
+
+PLANNED_CHECKS_IN_A_STATEMENT = 1_000
+"""Above so many partitions, planned evaluations of a check are stored our way."""
 
 _ASSET_KEY_EVENTS = frozenset(
     {
@@ -78,12 +97,13 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     """`SqliteEventLogStorage` whose `store_event_batch` is one transaction per shard."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        """Open the shards in `base_dir`, as the parent does."""
+        """Open the shards in `base_dir`, as the parent does, and finish what a kill cut off."""
         # First: the parent's own set-up connects to the index.
         self._batch = threading.local()
         super().__init__(base_dir, inst_data)
         # A batch holds several shards open at once; the parent's lock would wait for itself.
         self._db_lock = threading.RLock()  # type: ignore[assignment]
+        self._mirror_batches_of_killed_runs()
 
     @classmethod
     def from_config_value(
@@ -97,6 +117,23 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         install_one_run_backfills()
         install_kept_partition_hash()
         return cls(inst_data=inst_data, **config_value)
+
+    def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:  # noqa: FBT001, FBT002
+        if for_index_shard:
+            with engine.connect() as index:
+                choose_page_size(index)
+        super()._initdb(engine, for_index_shard)
+        if for_index_shard:
+            with engine.connect() as index:
+                drop_unasked_indexes(index)
+
+    def upgrade(self) -> None:
+        """Migrate the schema, as the parent does, of shards in the parent's own layout."""
+        for run_id in self.get_all_run_ids():
+            with self.run_connection(run_id) as shard:
+                shard.exec_driver_sql("BEGIN IMMEDIATE")
+                restore_stock_layout(shard)
+        super().upgrade()
 
     def index_connection(self) -> AbstractContextManager[Connection]:
         """Connect to the index shard, or join the batch that this thread is writing to it.
@@ -113,67 +150,173 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         of a failed batch would then hold it twice.
         """
         # Serialised before any shard is locked, and once for both.
-        entries = [(event, self._event_to_row(event)) for event in events]
-        rows_of_run: dict[str, list[dict[str, Any]]] = {}
-        for event, row in entries:
-            rows_of_run.setdefault(event.run_id, []).append(row)
-        mirrored = [entry for entry in entries if entry[0].dagster_event_type in MIRRORED_EVENTS]
+        templates = Templates()
+        entries = [(event, templates.cell(event) or self._event_to_row(event)) for event in events]
+        of_run: dict[str, list[CellEvent | dict[str, Any]]] = {}
+        for event, stored in entries:
+            of_run.setdefault(event.run_id, []).append(stored)
+        mirrored = [
+            entry
+            for entry in entries
+            if isinstance(entry[1], CellEvent) or entry[0].dagster_event_type in MIRRORED_EVENTS
+        ]
+        if not mirrored:
+            self._store_in_runs(of_run)
+            return
+        batch = str(uuid.uuid4())
+        with super().index_connection() as index:
+            unfinished_batches.announce(index, batch, of_run)
+        try:
+            with self._batch_in_index() as index:
+                self._mirror(index, mirrored)
+                unfinished_batches.finish(index, batch)
+                # Committed first: the index never shows an event that its run does not have.
+                self._store_in_runs(of_run, batch)
+        except BaseException:
+            self._forget(of_run, batch)
+            raise
 
+    def _store_in_runs(
+        self, of_run: Mapping[str, Sequence[CellEvent | dict[str, Any]]], batch: str | None = None
+    ) -> None:
         with ExitStack() as shards:
-            # Entered first, so committed last: as in stock storage, the index never shows an
-            # event that its run does not have. And locked last, for it is the one all share.
-            if mirrored:
-                index = shards.enter_context(self._batch_in_index())
-            for run_id, rows in rows_of_run.items():
-                _insert_events(shards.enter_context(self.run_connection(run_id)), rows)
-            if mirrored:
-                ids = _insert_events(index, [row for _, row in mirrored])
-                stored = [(event, at) for (event, _), at in zip(mirrored, ids, strict=True)]
-                self._index_assets(index, stored)
-                for event, event_id in stored:
-                    if event.dagster_event_type in ASSET_CHECK_EVENTS:
-                        self.store_asset_check_event(event, event_id)
+            for run_id, events in of_run.items():
+                shard = shards.enter_context(self.run_connection(run_id))
+                shard.exec_driver_sql("BEGIN IMMEDIATE")
+                ids = insert_events(shard, events)
+                if batch is not None:
+                    unfinished_batches.sign(shard, batch, ids)
+
+    def _forget(self, run_ids: Iterable[str], batch: str) -> None:
+        """Take a batch out of the runs' shards that have it, though the index refused it."""
+        for run_id in run_ids:
+            with self.run_connection(run_id) as shard:
+                shard.exec_driver_sql("BEGIN IMMEDIATE")
+                unfinished_batches.remove(shard, batch)
+
+    def _mirror_batches_of_killed_runs(self) -> None:
+        """Give the index the batches whose process died between the commits of two shards."""
+        with super().index_connection() as index:
+            if not unfinished_batches.announced(index):
+                return
+        with self._batch_in_index() as index:
+            # Read again under the write lock: a process that is between its commits holds it.
+            for batch, run_id in unfinished_batches.announced(index):
+                with self.run_connection(run_id) as shard:
+                    texts = unfinished_batches.signed(shard, batch)
+                if texts is None:
+                    continue
+                found = [deserialize_value(text, EventLogEntry) for text in texts]
+                templates = Templates()
+                self._mirror(
+                    index,
+                    [
+                        (event, templates.cell(event) or self._event_to_row(event))
+                        for event in found
+                        if event.dagster_event_type in MIRRORED_EVENTS
+                    ],
+                )
+                unfinished_batches.finish(index, batch)
 
     @contextmanager
     def _batch_in_index(self) -> Iterator[Connection]:
         with super().index_connection() as index:
+            index.exec_driver_sql("BEGIN IMMEDIATE")
             self._batch.index = index
             try:
                 yield index
             finally:
                 self._batch.index = None
 
-    def _index_assets(self, index: Connection, stored: Iterable[tuple[EventLogEntry, int]]) -> None:
-        """Tag the batch's asset events, and bring each of its assets up to date once."""
-        of_assets = [
-            (event, event_id)
-            for event, event_id in stored
-            if event.dagster_event_type in ASSET_EVENTS
-        ]
-        if not of_assets:
+    def _store_asset_check_evaluation_planned(
+        self, event: EventLogEntry, event_id: int | None
+    ) -> None:
+        """Note the planned evaluation of each partition of a check.
+
+        The parent does so in one statement, of more parameters than SQLite takes when there are
+        thousands of partitions, and with all of them in each row's event. Where there are that
+        many, a row's event says nothing of the others, and its column `partition` which it is of.
+        """
+        planned = event.get_dagster_event().asset_check_planned_data
+        keys = planned.partitions_subset and list(planned.partitions_subset.get_partition_keys())
+        if not keys or len(keys) <= PLANNED_CHECKS_IN_A_STATEMENT:
+            super()._store_asset_check_evaluation_planned(event, event_id)
             return
-        self._store_asset_event_tags(
-            index, [event for event, _ in of_assets], [event_id for _, event_id in of_assets]
+        alone = AssetCheckEvaluationPlanned(
+            asset_key=planned.asset_key, check_name=planned.check_name
         )
+        of_one = event.get_dagster_event()._replace(event_specific_data=alone)
+        row = {
+            "asset_key": planned.asset_key.to_string(),
+            "check_name": planned.check_name,
+            "run_id": event.run_id,
+            "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+            "evaluation_event": serialize_value(event._replace(dagster_event=of_one)),
+            "evaluation_event_timestamp": self._event_insert_timestamp(event),
+            "evaluation_event_storage_id": event_id,
+        }
+        with self.index_connection() as index:
+            index.execute(
+                AssetCheckExecutionsTable.insert(), [{**row, "partition": key} for key in keys]
+            )
+
+    def _mirror(
+        self,
+        index: Connection,
+        entries: Sequence[tuple[EventLogEntry, CellEvent | dict[str, Any]]],
+    ) -> None:
+        """Store events in the index, and all that stock storage notes there of each."""
+        ids = _insert_in_index(index, [stored for _, stored in entries])
+        self._index_assets(index, entries, ids)
+        for (event, stored), event_id in zip(entries, ids, strict=True):
+            if isinstance(stored, dict) and event.dagster_event_type in ASSET_CHECK_EVENTS:
+                self.store_asset_check_event(event, event_id)
+
+    def _index_assets(
+        self,
+        index: Connection,
+        entries: Sequence[tuple[EventLogEntry, CellEvent | dict[str, Any]]],
+        ids: range,
+    ) -> None:
+        """Tag the batch's asset events, and bring each of its assets up to date once."""
+        tags: list[tuple[int, str, str, str, str]] = []
         # A later event of a kind overwrites all that an earlier one of that kind wrote, so the
         # last of each will do, written in the order they came.
-        last: dict[str, dict[DagsterEventType, tuple[EventLogEntry, int]]] = {}
-        for event, event_id in of_assets:
-            asset_key = event.get_dagster_event().asset_key
-            if asset_key and event.dagster_event_type in _ASSET_KEY_EVENTS:
-                kinds = last.setdefault(asset_key.to_string(), {})
-                kinds[event.dagster_event_type] = (event, event_id)
+        last: dict[str, dict[str, tuple[int, EventLogEntry]]] = {}
+        for (event, stored), event_id in zip(entries, ids, strict=True):
+            if isinstance(stored, CellEvent):
+                template = stored.template
+                asset_key, kind = template.kind
+                last.setdefault(asset_key, {})[kind] = (event_id, event)
+                for key, value in template.tags_to_index:
+                    tags.append((event_id, asset_key, key, value, stock_moment(stored.moment)))
+            elif event.dagster_event_type in ASSET_EVENTS:
+                asset_key, moment = stored["asset_key"], stock_moment(stored["timestamp"])
+                if asset_key and event.dagster_event_type in _ASSET_KEY_EVENTS:
+                    kind = stored["dagster_event_type"]
+                    last.setdefault(asset_key, {})[kind] = (event_id, event)
+                for key, value in self._tags_for_asset_event(event).items():
+                    tags.append((event_id, asset_key, key, value, moment))
+        if tags and self.has_table(AssetEventTagsTable.name):
+            index.exec_driver_sql(
+                "INSERT INTO asset_event_tags (event_id, asset_key, key, value, event_timestamp)"
+                " VALUES (?, ?, ?, ?, ?)",
+                tags,
+            )
         for kinds in last.values():
-            for event, event_id in sorted(kinds.values(), key=lambda entry: entry[1]):
+            for event_id, event in sorted(kinds.values(), key=itemgetter(0)):
                 self._store_asset_event(index, event, event_id)
 
 
-def _insert_events(shard: Connection, rows: list[dict[str, Any]]) -> range:
-    """Insert rows of events in order; return their ids.
-
-    The transaction's first statement, so it takes the write lock: until the commit nobody else
-    adds rows, and the ids that SQLite gave are the last ones, without a gap.
-    """
-    shard.execute(SqlEventLogStorageTable.insert(), rows)
-    last: int = shard.execute(select(func.max(SqlEventLogStorageTable.c.id))).scalar_one()
-    return range(last - len(rows) + 1, last + 1)
+def _insert_in_index(index: Connection, events: Sequence[CellEvent | dict[str, Any]]) -> range:
+    """Insert events in order; return their ids. The transaction must hold the write lock."""
+    first = (index.exec_driver_sql("SELECT max(id) FROM event_logs").scalar() or 0) + 1
+    index.exec_driver_sql(
+        "INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key,"
+        " asset_key, partition, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (*stock_values(event if isinstance(event, dict) else event.index_row()), event_id)
+            for event_id, event in enumerate(events, first)
+        ],
+    )
+    return range(first, first + len(events))
