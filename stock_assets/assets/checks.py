@@ -1,7 +1,7 @@
 """Checks that every table has: the slice keeps the schema, and no cell is silently empty.
 
 They run inside the step that writes the table, on what the lake holds then: a check that is a
-step of its own costs one, and has Dagster list every partition of its asset (docs/adr/0013).
+step of its own costs one, and has Dagster list every partition of its asset (docs/adr/0012).
 `checked_asset` makes such a step of one asset.
 
 Checks of one asset only (the drift verdict) live with that asset; dbt's tests become checks in

@@ -4,7 +4,7 @@ Dagster hashes a `TimeWindowPartitionsDefinition` by spelling all of it out, eac
 session included: a millisecond and more after some years. Its own caches ask for that hash at
 every look-up, several times for each day that is checked, so that checking the partitions of an
 asset costs days x days: after a change nobody had looked at yet, most of the time of the UI's
-status query (docs/adr/0012). The definition cannot change, so the hash is kept beside it.
+status query (docs/adr/0011). The definition cannot change, so the hash is kept beside it.
 
 Only the hash belongs here: what equals what, and what is listed, is Dagster's. Installed wherever
 the instance is loaded, because the webserver builds these definitions itself from snapshots.

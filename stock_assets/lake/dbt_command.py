@@ -1,7 +1,7 @@
 """Running dbt: one `build` of the project over one request, in this process.
 
 A process of its own costs its start and imports once more, and nothing of what dbt makes needs it:
-DuckDB holds nothing between invocations and Delta commits are whole (docs/adr/0011). What is built
+DuckDB holds nothing between invocations and Delta commits are whole (docs/adr/0010). What is built
 is `dbt_request.py`'s, what the outcome means to Dagster is `assets/transform.py`'s.
 """
 
