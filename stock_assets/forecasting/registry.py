@@ -7,14 +7,18 @@ trained is in `decision.py`.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import json
 import logging
 import os
+import shutil
 import sqlite3
+import tempfile
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stock_assets.errors import ModelError
@@ -22,8 +26,7 @@ from stock_assets.forecasting.gate import Verdict
 from stock_assets.forecasting.model import PARAMETERS, Calibration, VolatilityModel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from mlflow import MlflowClient
 
@@ -34,6 +37,7 @@ EXPERIMENT = "stock-assets"
 
 _ID_TAG = "model_id"
 _CALIBRATION_FILE, _RECORD_FILE = "calibration.json", "training.json"
+_DRAFT = ".draft-"
 
 # Before MLflow is imported: it would send usage statistics, look for git, and narrate.
 _QUIET_ENVIRONMENT = {
@@ -93,7 +97,7 @@ class Registry:
     @property
     def uri(self) -> str:
         """What `mlflow ui --backend-store-uri` takes."""
-        return f"sqlite:///{self.folder / 'mlflow.db'}"
+        return _uri(self.folder / "mlflow.db")
 
     def find(self, model_id: str) -> Registered | None:
         """The model called `model_id`, with the lowest version if there are several."""
@@ -187,6 +191,8 @@ class Registry:
 def _first_version(folder: Path, model_id: str) -> tuple[int, str] | None:
     """Version and MLflow run of the model called `model_id`, read from MLflow's own tables.
 
+    A database without these tables holds no model: `_client` finishes it or says what to do.
+
     A day on which a model is carried on asks for nothing else, and MLflow takes seconds to import.
     tests/forecasting/test_registry.py compares the answers with MLflow's.
     """
@@ -195,15 +201,35 @@ def _first_version(folder: Path, model_id: str) -> tuple[int, str] | None:
         where name = ? and key = ? and value = ? and current_stage != 'Deleted_Internal'
         order by version limit 1
     """
+    with _read_database(folder) as connection:
+        if not _has_tables(connection, "model_versions", "model_version_tags"):
+            return None
+        found = connection.execute(query, [MODEL_NAME, _ID_TAG, model_id]).fetchone()
+    return None if found is None else (int(found[0]), str(found[1]))
+
+
+@contextlib.contextmanager
+def _read_database(folder: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to MLflow's database, which must be there.
+
+    It may write: what a killed process left half-written is rolled back by whoever opens the
+    database next, and cannot be read before. SQLite itself falls back to reading only where the
+    file or the folder is write-protected.
+    """
     database = folder / "mlflow.db"
     try:
-        address = f"{database.as_uri()}?mode=ro"
+        address = f"{database.as_uri()}?mode=rw"  # never creates it
         with closing(sqlite3.connect(address, uri=True, timeout=60)) as connection:
-            found = connection.execute(query, [MODEL_NAME, _ID_TAG, model_id]).fetchone()
+            yield connection
     except sqlite3.Error as error:
         message = f"the model registry {database} cannot be read: {error}; check its rights"
         raise ModelError(message) from error
-    return None if found is None else (int(found[0]), str(found[1]))
+
+
+def _has_tables(connection: sqlite3.Connection, *names: str) -> bool:
+    """Whether all the tables are there: not in a database that MLflow has not finished making."""
+    found = connection.execute("select name from sqlite_master where type = 'table'")
+    return {name for (name,) in found} >= set(names)
 
 
 def _lock(folder: Path) -> Any:
@@ -221,13 +247,16 @@ def _client(folder: Path) -> MlflowClient:
         logging.getLogger(name).setLevel(level)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
+    database = folder / "mlflow.db"
     try:
         (folder / "artifacts").mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
         # Two processes must not create or upgrade the same tables at once.
         with _lock(folder):
-            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            if not database.exists():
+                _create(database)
+            client = MlflowClient(tracking_uri=_uri(database), registry_uri=_uri(database))
             if client.get_experiment_by_name(EXPERIMENT) is None:
                 client.create_experiment(
                     EXPERIMENT, artifact_location=(folder / "artifacts").as_uri()
@@ -236,10 +265,55 @@ def _client(folder: Path) -> MlflowClient:
                 client.create_registered_model(
                     MODEL_NAME, description="Scale of the next sessions' returns, by CatBoost."
                 )
-    except (OSError, MlflowException) as error:
+    except OSError as error:
         message = f"the model registry {folder} cannot be opened: {error}; check its rights"
         raise ModelError(message) from error
+    except (MlflowException, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        message = f"the model registry {database} cannot be opened: {reason}; {_remedy(folder)}"
+        raise ModelError(message) from error
     return client
+
+
+def _create(database: Path) -> None:
+    """Make MLflow's tables beside the database's place, and put it there when they are whole.
+
+    MLflow makes them in hundreds of steps, each on its own, and cannot go on after most of them.
+    The caller holds the folder's lock: drafts found here are of killed processes.
+    """
+    from mlflow import MlflowClient
+
+    for left in database.parent.glob(f"{_DRAFT}*"):
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=database.parent) as folder:
+        draft = Path(folder) / database.name
+        client = MlflowClient(tracking_uri=_uri(draft), registry_uri=_uri(draft))
+        client.get_experiment_by_name(EXPERIMENT)  # the first question makes the tables
+        draft.replace(database)
+
+
+def _remedy(folder: Path) -> str:
+    """What to do about a database that MLflow cannot open."""
+    if not _holds_versions(folder):
+        return (
+            "check its rights and the free space; if its tables are half made, delete that file, "
+            "which holds no model, and run the `model` asset again"
+        )
+    return (
+        "check its rights and the free space; if its tables are out of date, copy that file and "
+        f"run `mlflow db upgrade {_uri(folder / 'mlflow.db')}`; if that fails, restore a copy of it"
+    )
+
+
+def _holds_versions(folder: Path) -> bool:
+    with _read_database(folder) as connection:
+        if not _has_tables(connection, "model_versions"):
+            return False
+        return connection.execute("select 1 from model_versions limit 1").fetchone() is not None
+
+
+def _uri(database: Path) -> str:
+    return f"sqlite:///{database}"
 
 
 def _register(

@@ -1,15 +1,22 @@
 """The registry gives back what was put in, elsewhere and later, and never half of it."""
 
+import ctypes
 import datetime as dt
+import os
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from sqlalchemy import create_engine
 
 from stock_assets.errors import ModelError
 from stock_assets.forecasting.gate import Verdict
@@ -44,12 +51,21 @@ def folder(empty: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(empty, tmp_path / "mlflow"))
 
 
-def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def heed_permissions() -> None:
+    """Let what is executed next obey the files' permissions, even for root."""
+    if os.geteuid() == 0:
+        drop_from_bounding_set, override_permissions = 24, 1
+        assert ctypes.CDLL(None).prctl(drop_from_bounding_set, override_permissions) == 0
+
+
+def run(
+    script: str, *arguments: object, cwd: Path, before: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Python in a clean process, without git on its path."""
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
         cwd=cwd, env={"PATH": "", "HOME": str(cwd), "PYTHONPATH": ":".join(sys.path)},
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=120, preexec_fn=before,
     )  # fmt: skip
 
 
@@ -96,6 +112,107 @@ def test_a_registry_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path
     (tmp_path / "mlflow.db").write_text("this is no database, but long enough to be looked at")
     with pytest.raises(ModelError, match=r"mlflow.db cannot be read: .*check its rights"):
         Registry(tmp_path).find("first")
+
+
+def test_a_transaction_that_was_killed_is_rolled_back_by_the_next_reader(
+    folder: Path, tmp_path: Path
+) -> None:
+    script = (
+        "import os, signal, sqlite3, sys\n"
+        "writer = sqlite3.connect(sys.argv[1])\n"
+        "writer.execute('pragma cache_size = 1')\n"  # so that pages are written before the commit
+        "writer.execute('begin immediate')\n"
+        "writer.execute(\"update model_version_tags set value = 'torn'\")\n"
+        "writer.execute('create table more (data)')\n"
+        "writer.executemany('insert into more values (zeroblob(?))', [(4000,)] * 500)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    database = folder / "mlflow.db"
+    assert run(script, database, cwd=tmp_path).returncode == -signal.SIGKILL
+    journal = folder / "mlflow.db-journal"
+    assert journal.stat().st_size > 0
+    with (
+        closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as reader,
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+    ):
+        reader.execute("select * from model_version_tags")
+    assert Registry(folder).find("first").record == record("first")
+    assert not journal.exists()
+
+
+def test_a_write_protected_registry_can_be_read(folder: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from stock_assets.forecasting.registry import Registry\n"
+        "folder = Path(sys.argv[1])\n"
+        "try:\n"
+        "    (folder / 'new').touch()\n"
+        "    sys.exit('it can be written')\n"
+        "except PermissionError:\n"
+        "    print(Registry(folder).find('first').version)\n"
+    )
+    (folder / "mlflow.db").chmod(0o444)
+    folder.chmod(0o555)
+    try:
+        done = run(script, folder, cwd=tmp_path, before=heed_permissions)
+    finally:
+        folder.chmod(0o755)
+    assert done.stdout.strip() == "1", done.stderr
+
+
+def test_a_half_made_database_holds_no_model_and_the_next_registration_finishes_it(
+    tmp_path: Path, model: VolatilityModel
+) -> None:
+    from mlflow.store.tracking.dbmodels import initial_models
+
+    # MLflow makes these tables first, and carries on from there.
+    engine = create_engine(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    initial_models.Base.metadata.create_all(engine)
+    engine.dispose()
+    registry = Registry(tmp_path)
+    assert registry.find("first") is None
+    assert registry.register(model, record("first")).version == 1
+    assert registry.find("first").record == record("first")
+
+
+def test_a_killed_first_creation_leaves_no_database_and_can_be_repeated(
+    tmp_path: Path, model: VolatilityModel
+) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from sqlalchemy import event; from sqlalchemy.engine import Engine\n"
+        "from stock_assets.forecasting.registry import _client\n"
+        "@event.listens_for(Engine, 'after_cursor_execute')\n"
+        "def kill(connection, cursor, statement, *_):\n"
+        "    if 'CREATE TABLE datasets' in statement: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "_client(Path(sys.argv[1]))\n"
+    )
+    folder = tmp_path / "mlflow"
+    assert run(script, folder, cwd=tmp_path).returncode == -signal.SIGKILL
+    registry = Registry(folder)
+    assert registry.find("first") is None
+    assert not (folder / "mlflow.db").exists()
+    (draft,) = folder.glob(".draft-*/mlflow.db")
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(draft.parent, elsewhere)
+    assert registry.register(model, record("first")).version == 1
+    assert registry.find("first").record == record("first")
+    assert sorted(item.name for item in folder.iterdir()) == [
+        "artifacts", "mlflow.db", "registry.lock",
+    ]  # fmt: skip
+    # Where the database itself was left so, as by MLflow alone, MLflow cannot carry on.
+    other = Registry(elsewhere)
+    assert other.find("first") is None
+    with pytest.raises(ModelError, match=r"elsewhere/mlflow.db cannot be .*delete that file"):
+        other.register(model, record("first"))
+
+
+def test_a_database_with_models_that_mlflow_cannot_open_is_not_called_empty(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        database.execute("update alembic_version set version_num = 'old'")
+    with pytest.raises(ModelError, match=r"mlflow.db cannot be .*mlflow db upgrade sql") as told:
+        Registry(folder).set_alias("champion", "first")
+    assert "delete" not in str(told.value)
 
 
 def test_a_missing_model_is_an_error_that_names_it_and_the_fix(folder: Path) -> None:
