@@ -34,7 +34,8 @@ class KnownSessions(NamedTuple):
 def remembered(depends_on: Sequence[str], compute: Callable[[], KnownSessions]) -> KnownSessions:
     """What `compute` returns, from its file where it was computed before.
 
-    `depends_on` is all that the result depends on: another value of it is another file.
+    `depends_on` must be all that the result depends on, the release of the code of `compute`
+    included, which nothing here can see: another value of it is another file.
     """
     folder = _folder()
     if folder is None:

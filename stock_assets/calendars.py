@@ -24,6 +24,11 @@ CBR = "CBR"
 """Official rates of the Bank of Russia: effective the day after each Russian working day."""
 
 EPOCH = dt.date(1990, 1, 1)
+
+COMPUTATION = 1
+"""Number of the way `_computed` gets sessions from the package: raise it with every change there
+that can change them, or those cached by the older way stay in use."""
+
 _FAR_YEARS = 2
 _SHOWN_EXCHANGES = 12
 
@@ -132,11 +137,12 @@ class Calendar:
 
 @functools.cache
 def _packaged(name: str) -> KnownSessions:
-    """What exchange_calendars knows of `name`, computed once for each release and year."""
+    """What the package knows of `name`, computed once for each release, year and `COMPUTATION`."""
     end = dt.date(dt.datetime.now(tz=dt.UTC).year + _FAR_YEARS, 12, 31)
-    # All that the sessions depend on.
+    # What the sessions depend on. Corrections are applied to what is read, and so need no number.
     releases = [version(package) for package in ("exchange_calendars", "pandas")]
-    return remembered([name, str(EPOCH), str(end), *releases], lambda: _computed(name, end))
+    depends_on = [str(COMPUTATION), name, str(EPOCH), str(end), *releases]
+    return remembered(depends_on, lambda: _computed(name, end))
 
 
 def _computed(name: str, end: dt.date) -> KnownSessions:

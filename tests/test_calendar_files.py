@@ -84,6 +84,24 @@ def test_a_folder_that_cannot_be_written_only_costs_time(tmp_path: Path, monkeyp
     assert remembered(["XMOS"], lambda: KNOWN) == KNOWN
 
 
+@pytest.mark.usefixtures("folder")
+def test_another_way_to_compute_them_is_not_answered_from_the_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fresh(known: KnownSessions) -> KnownSessions:
+        calendars._packaged.cache_clear()
+        monkeypatch.setattr(calendars, "_computed", lambda *_: known)
+        return calendars._packaged("XMOS")
+
+    try:
+        assert fresh(KNOWN) == KNOWN
+        assert fresh(MORE) == KNOWN
+        monkeypatch.setattr(calendars, "COMPUTATION", calendars.COMPUTATION + 1)
+        assert fresh(MORE) == MORE
+    finally:
+        calendars._packaged.cache_clear()
+
+
 @pytest.mark.parametrize("name", ["XMOS", "XNYS"])
 def test_an_exchange_read_from_its_file_is_the_one_computed(folder: Path, name: str) -> None:
     def fresh() -> KnownSessions:
