@@ -1,8 +1,8 @@
 """dbt-duckdb's door to the lake: Delta tables as dbt sources, dbt models as Delta commits.
 
-Only dbt imports this module (dbt/profiles.yml names it), in its own process. It moves rows: what
-is computed from them is SQL in `dbt/models`, how they are stored is `store.py`, and which slice it
-is about is `dbt_request.py`.
+Only dbt imports this module (dbt/profiles.yml names it), in whichever process dbt runs. It moves
+rows: what is computed from them is SQL in `dbt/models`, how they are stored is `store.py`, and
+which slice it is about is `dbt_request.py`.
 
 dbt-duckdb calls `load` whenever it compiles a node that names a source, and it compiles a node
 when its turn has come. `features` therefore sees the bars that `bars` of the same invocation has

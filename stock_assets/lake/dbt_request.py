@@ -1,6 +1,7 @@
 """What one dbt invocation is asked to do, and how that reaches the plugin inside it.
 
-dbt runs in a process of its own. What differs between runs travels in one JSON file named by one
+dbt makes the plugin itself, here within the run's process (docs/adr/0010) or in a `dbt` command, so
+that nothing can be passed to it. What differs between runs travels in one JSON file named by one
 environment variable, and never as a dbt variable: those are part of what dbt parsed, and changing
 one makes it parse the project anew. Everything that needs settings or calendars is worked out
 here, so that the plugin needs neither.
@@ -100,7 +101,7 @@ def build_request(settings: Settings, area: Slice, *, run_id: str = "") -> DbtRe
 
     Raises `SourceError` when the declared splits cannot be read.
     """
-    # Imported here: the plugin, in dbt's process, reads requests and needs no calendars.
+    # Imported here: the plugin reads requests and needs no calendars.
     from stock_assets.calendars import get_calendar  # noqa: PLC0415
 
     instruments = [settings.instrument(ticker) for ticker in area.tickers]
@@ -142,7 +143,10 @@ def _earliest(area: Slice, sessions: list[RequestedSessions]) -> dt.date | None:
 
 @contextlib.contextmanager
 def requested(request: DbtRequest) -> Iterator[Path]:
-    """Let every dbt process started meanwhile work on `request`; yields the request's file."""
+    """Let dbt, in this process or in one started meanwhile, work on `request`; yields its file.
+
+    The environment is the process's: threads must take turns (`dbt_command.py` sees to it).
+    """
     with tempfile.TemporaryDirectory(prefix="stock-assets-dbt-") as folder:
         file = Path(folder) / "request.json"
         file.write_text(request.model_dump_json(), encoding="utf-8")

@@ -92,6 +92,7 @@ def test_what_ended_before_a_failure_is_recorded_and_the_step_fails(run) -> None
 def test_a_test_that_warns_fails_its_check_and_not_the_run(run) -> None:
     results = (ended("bars", "success"), ended(FAILING, "warn", 2), ended("features", "success"))
     result = run(lambda *_: DbtOutcome(results, None), ["bars", "features"])
+    assert result.success
     found = evaluations(result)[FAILING]
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
 
