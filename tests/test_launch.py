@@ -26,7 +26,13 @@ if __name__ == "__main__":
     for number in range(6):
         home = Path(sys.argv[1], str(number))
         home.mkdir()
-        (home / "dagster.yaml").write_text("telemetry: {enabled: false}")
+        (home / "dagster.yaml").write_text(
+            "telemetry: {enabled: false}\n"
+            "event_log_storage:\n"
+            "  module: stock_assets.instance.event_log\n"
+            "  class: BatchedSqliteEventLogStorage\n"
+            f"  config: {{base_dir: {home / 'history' / 'runs'}}}\n"
+        )
         barrier = fork.Barrier(4)
         openers = [fork.Process(target=open_at_once, args=(barrier, str(home))) for _ in range(4)]
         for opener in openers:

@@ -144,7 +144,7 @@ class Template:
         return _compact({**_without_nulls(entry), "error_info": None})
 
     def cell(self, entry: EventLogEntry) -> CellEvent | None:
-        """`entry` as one of this template's events, or None when it is not."""
+        """`entry`, of a plain partition, as one of this template's events; None if it is not."""
         event = entry.dagster_event
         if event is None or not (self._same_entry(entry) and self._same_event(event)):
             return None
@@ -163,7 +163,7 @@ class Template:
             partition = data.partition
         else:
             return None
-        if not alike or partition is None or not _plain(partition):
+        if not alike or partition is None:
             return None
         moment = dt.datetime.fromtimestamp(entry.timestamp, dt.UTC).replace(tzinfo=None)
         return CellEvent(self, entry, str(partition), _metadata_text(metadata), moment)
@@ -263,6 +263,9 @@ class Templates:
 
     def cell(self, entry: EventLogEntry) -> CellEvent | None:
         """`entry` as the event of a cell, or None where it has to be stored as any other."""
+        partition = _partition(entry.dagster_event)
+        if partition is None or not _plain(partition):
+            return None
         for template in self._latest_first():
             found = template.cell(entry)
             if found is not None:
@@ -303,6 +306,14 @@ def _of_a_cell(event: DagsterEvent | None) -> bool:
         DagsterEventType.ASSET_MATERIALIZATION.value,
         DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
     )
+
+
+def _partition(event: DagsterEvent | None) -> str | None:
+    """The cell of an event that may have a template."""
+    data = event and event.event_specific_data
+    if isinstance(data, StepMaterializationData):
+        return data.materialization.partition
+    return data.partition if isinstance(data, AssetMaterializationPlannedData) else None
 
 
 def _is_dimension(key: str) -> bool:

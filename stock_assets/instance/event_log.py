@@ -21,11 +21,13 @@ must hold nothing else: to the parent every other `.db` file in it is the shard 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import uuid
 from contextlib import ExitStack, contextmanager, nullcontext
 from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
@@ -49,6 +51,7 @@ from stock_assets.instance.cell_events import CellEvent, Templates
 from stock_assets.instance.index_shard import choose_page_size, drop_unasked_indexes
 from stock_assets.instance.partition_hash import install_kept_partition_hash
 from stock_assets.instance.run_shard import (
+    delete_events_of_run,
     insert_events,
     restore_stock_layout,
     stock_moment,
@@ -61,6 +64,8 @@ if TYPE_CHECKING:
 
     from dagster._serdes import ConfigurableClassData
     from sqlalchemy.engine import Connection, Engine
+
+_log = logging.getLogger(__name__)
 
 BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
 """The environment variable by which Dagster makes batches; unset or 0, it makes none."""
@@ -146,8 +151,9 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of any kinds and runs, in order, all of them or none.
 
-        When this raises, Dagster stores the same events one by one: a shard that kept its part
-        of a failed batch would then hold it twice.
+        When this raises an `Exception`, Dagster stores the same events one by one: a shard that
+        kept its part of a failed batch would then hold it twice. So a batch that is in its runs'
+        shards to stay counts as stored, though the index may get its copy later; the log says so.
         """
         # Serialised before any shard is locked, and once for both.
         templates = Templates()
@@ -169,15 +175,40 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         try:
             with self._batch_in_index() as index:
                 self._mirror(index, mirrored)
-                unfinished_batches.finish(index, batch)
+                for run_id in of_run:
+                    unfinished_batches.finish(index, batch, run_id)
+                unfinished = [one.batch for one in unfinished_batches.announced(index)]
                 # Committed first: the index never shows an event that its run does not have.
-                self._store_in_runs(of_run, batch)
-        except BaseException:
-            self._forget(of_run, batch)
+                self._store_in_runs(of_run, batch, unfinished)
+        except BaseException as failure:
+            try:
+                self._forget(batch)
+            except Exception:  # noqa: BLE001 - logged; what the shards hold decides below
+                _log.warning("batch %s could not be taken back", batch, exc_info=True)
+            if isinstance(failure, Exception) and self._is_in_runs(batch, of_run):
+                _log.warning(
+                    "batch %s of %s is stored, though not without an error; if the index lacks it,"
+                    " the next process that opens the event log copies it there",
+                    batch,
+                    ", ".join(f"run {run_id}" for run_id in of_run),
+                    exc_info=failure,
+                )
+                return
             raise
 
+    def delete_events_for_run(self, conn: Connection, run_id: str) -> None:
+        """Delete a run's events from a shard, and the tags of its asset events.
+
+        The parent names each tagged event in the statement: more than SQLite takes from 250,000.
+        """
+        delete_events_of_run(conn, run_id)
+        unfinished_batches.remove_signatures(conn)
+
     def _store_in_runs(
-        self, of_run: Mapping[str, Sequence[CellEvent | dict[str, Any]]], batch: str | None = None
+        self,
+        of_run: Mapping[str, Sequence[CellEvent | dict[str, Any]]],
+        batch: str | None = None,
+        unfinished: Sequence[str] = (),
     ) -> None:
         with ExitStack() as shards:
             for run_id, events in of_run.items():
@@ -185,38 +216,72 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                 shard.exec_driver_sql("BEGIN IMMEDIATE")
                 ids = insert_events(shard, events)
                 if batch is not None:
-                    unfinished_batches.sign(shard, batch, ids)
+                    unfinished_batches.sign(shard, batch, ids, unfinished)
 
-    def _forget(self, run_ids: Iterable[str], batch: str) -> None:
-        """Take a batch out of the runs' shards that have it, though the index refused it."""
-        for run_id in run_ids:
-            with self.run_connection(run_id) as shard:
-                shard.exec_driver_sql("BEGIN IMMEDIATE")
-                unfinished_batches.remove(shard, batch)
+    def _forget(self, batch: str) -> None:
+        """Take a batch that the index refused out of the runs' shards that have it."""
+        with self._batch_in_index() as index:
+            for one in unfinished_batches.announced(index):
+                # Not announced any more, the index has it after all: then the runs keep theirs.
+                if one.batch != batch:
+                    continue
+                # The shard's commit comes first. A kill before the index's leaves an announcement
+                # of what nobody signed.
+                if self._shard_exists(one.run_id):
+                    with self.run_connection(one.run_id) as shard:
+                        shard.exec_driver_sql("BEGIN IMMEDIATE")
+                        unfinished_batches.remove(shard, batch)
+                unfinished_batches.finish(index, batch, one.run_id)
+
+    def _is_in_runs(self, batch: str, run_ids: Iterable[str]) -> bool:
+        return all(self._signed_events(batch, run_id) is not None for run_id in run_ids)
+
+    def _signed_events(self, batch: str, run_id: str) -> list[str] | None:
+        if not self._shard_exists(run_id):
+            return None
+        with self.run_connection(run_id) as shard:
+            return unfinished_batches.signed(shard, batch)
+
+    def _shard_exists(self, run_id: str) -> bool:
+        """Whether a run has a shard: to connect to one that was removed would make it anew."""
+        return Path(self.path_for_shard(run_id)).exists()
 
     def _mirror_batches_of_killed_runs(self) -> None:
         """Give the index the batches whose process died between the commits of two shards."""
         with super().index_connection() as index:
-            if not unfinished_batches.announced(index):
-                return
+            unfinished = unfinished_batches.announced(index)
+        for one in unfinished:
+            try:
+                self._mirror_if_unfinished(one)
+            except Exception:  # noqa: BLE001 - one batch must not keep everybody from the instance
+                # It stays announced.
+                _log.warning(
+                    "the index lacks batch %s of run %s, which could not be copied there;"
+                    " the next process that opens the event log tries again",
+                    one.batch,
+                    one.run_id,
+                    exc_info=True,
+                )
+
+    def _mirror_if_unfinished(self, one: unfinished_batches.Announcement) -> None:
         with self._batch_in_index() as index:
             # Read again under the write lock: a process that is between its commits holds it.
-            for batch, run_id in unfinished_batches.announced(index):
-                with self.run_connection(run_id) as shard:
-                    texts = unfinished_batches.signed(shard, batch)
-                if texts is None:
-                    continue
-                found = [deserialize_value(text, EventLogEntry) for text in texts]
-                templates = Templates()
-                self._mirror(
-                    index,
-                    [
-                        (event, templates.cell(event) or self._event_to_row(event))
-                        for event in found
-                        if event.dagster_event_type in MIRRORED_EVENTS
-                    ],
-                )
-                unfinished_batches.finish(index, batch)
+            if one not in unfinished_batches.announced(index):
+                return
+            texts = self._signed_events(one.batch, one.run_id)
+            if texts is None and not one.is_abandoned():
+                return
+            found = [deserialize_value(text, EventLogEntry) for text in texts or ()]
+            templates = Templates()
+            mirrored = [
+                (event, templates.cell(event) or self._event_to_row(event))
+                for event in found
+                if event.dagster_event_type in MIRRORED_EVENTS
+            ]
+            # None are left of a run that was deleted since.
+            if mirrored:
+                self._mirror(index, mirrored)
+            unfinished_batches.finish(index, one.batch, one.run_id)
 
     @contextmanager
     def _batch_in_index(self) -> Iterator[Connection]:

@@ -171,6 +171,29 @@ def insert_events(shard: Connection, events: Sequence[CellEvent | dict[str, Any]
     return range(first, first + len(events))
 
 
+def delete_events_of_run(shard: Connection, run_id: str) -> None:
+    """Delete a run's events from its shard, in either layout, or from the index; and their tags.
+
+    The tags are those of the kinds of events whose tags stock storage deletes.
+    """
+    shard.exec_driver_sql(
+        "DELETE FROM asset_event_tags WHERE event_id IN (SELECT id FROM event_logs WHERE run_id = ?"
+        " AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_OBSERVATION'))",
+        (run_id,),
+    )
+    if not has_cell_layout(shard):
+        shard.exec_driver_sql("DELETE FROM event_logs WHERE run_id = ?", (run_id,))
+        return
+    # Through the view, SQLite would first write down the texts of all events.
+    of_run = "SELECT id FROM event_templates WHERE run_id = ?"
+    for statement in (
+        "DELETE FROM ordinary_events WHERE run_id = ?",
+        f"DELETE FROM cell_events WHERE template IN ({of_run})",  # noqa: S608
+        "DELETE FROM event_templates WHERE run_id = ?",
+    ):
+        shard.exec_driver_sql(statement, (run_id,))
+
+
 def _short_timestamp(text: str) -> int | str:
     """A number of seconds as a count of 0.1 microseconds, where that is all the text says."""
     seconds, _, fraction = text.partition(".")

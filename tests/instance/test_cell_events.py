@@ -31,6 +31,7 @@ from dagster._serdes import deserialize_value, serialize_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stock_assets.instance import cell_events
 from stock_assets.instance.cell_events import LEFT_OUT, CellEvent, Templates
 from stock_assets.instance.event_log import BatchedSqliteEventLogStorage
 from stock_assets.instance.run_shard import insert_events, restore_stock_layout
@@ -191,6 +192,12 @@ def _left_out(entry: EventLogEntry) -> str:
 def _cells(batch: Sequence[EventLogEntry]) -> list[CellEvent | None]:
     templates = Templates()
     return [templates.cell(entry) for entry in batch]
+
+
+def test_no_template_is_made_for_a_key_that_json_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell_events, "Template", None)
+    batch = [_materialized("СБЕР", {}, None, 1.5), _planned("СБЕР", 1.5), _planned(None, 1.5)]
+    assert _cells(batch) == [None] * 3
 
 
 def test_events_of_cells_share_a_template() -> None:

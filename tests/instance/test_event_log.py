@@ -20,6 +20,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy as db
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationPlanned,
 )
@@ -37,6 +38,7 @@ from dagster._core.events import (
     EVENT_TYPE_TO_PIPELINE_RUN_STATUS,
     DagsterEvent,
     DagsterEventType,
+    StepMaterializationData,
 )
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
@@ -542,6 +544,63 @@ def test_a_check_of_more_partitions_than_a_statement_takes_is_planned(tmp_path: 
     )
     assert [one.status.value for one in history] == ["PLANNED"] * 3
     assert max(len(row["evaluation_event"]) for row in rows) < 2000
+
+
+@pytest.mark.parametrize("deleted", [0, -1])
+def test_a_run_is_deleted_as_by_stock_storage(
+    tmp_path: Path, recorded: list[EventLogEntry], deleted: int
+) -> None:
+    stock = SqliteEventLogStorage(str(tmp_path / "stock"))
+    ours = BatchedSqliteEventLogStorage(str(tmp_path / "ours"))
+    for entry in recorded:
+        stock.store_event(entry)
+    ours.store_event_batch(recorded)
+    for storage in (stock, ours):
+        storage.delete_events(recorded[deleted].run_id)
+        for entry in recorded[:5]:
+            storage.store_event(entry)
+    assert _dump(tmp_path / "ours") == _dump(tmp_path / "stock")
+
+
+def test_a_run_of_more_events_than_a_statement_takes_is_deleted(tmp_path: Path) -> None:
+    variables = 40
+
+    def limit(connection: sqlite3.Connection, _: Any) -> None:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, variables)
+
+    def made(number: int, run_id: str) -> EventLogEntry:
+        cell = dg.AssetMaterialization(
+            "bars", partition=f"p{number}", tags={"dagster/data_version": "7"}
+        )
+        event = DagsterEvent(
+            DagsterEventType.ASSET_MATERIALIZATION.value,
+            job_name="job",
+            step_key="bars",
+            event_specific_data=StepMaterializationData(cell, []),
+        )
+        return _entry(event, run_id)
+
+    storage = BatchedSqliteEventLogStorage(str(tmp_path))
+    for run_id in ("run", "other run"):
+        storage.store_event_batch([made(number, run_id) for number in range(2 * variables)])
+    db.event.listen(db.engine.Engine, "connect", limit)
+    try:
+        storage.delete_events("run")
+    finally:
+        db.event.remove(db.engine.Engine, "connect", limit)
+    dump = _dump(tmp_path)
+    assert dump["run"]["event_logs"] == []
+    assert {row["run_id"] for row in dump["index"]["event_logs"]} == {"other run"}
+    ids = {row["id"] for row in dump["index"]["event_logs"]}
+    assert {tag["event_id"] for tag in dump["index"]["asset_event_tags"]} == ids
+    assert len(storage.get_logs_for_run("other run")) == 2 * variables
+
+
+def test_stock_storage_still_deletes_by_naming_each_event() -> None:
+    source = inspect.getsource(SqliteEventLogStorage.delete_events_for_run)
+    assert ".in_(asset_event_ids)" in source, (
+        "Dagster changed delete_events_for_run: compare it with ours, or drop ours"
+    )
 
 
 # ---------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
@@ -36,8 +37,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("needs Postgres: apt-get install postgresql")
     # The server refuses to be root.
     user = "postgres" if os.geteuid() == 0 else getpass.getuser()
-    folder = Path("/tmp") / f"stock-assets-postgres-{os.getpid()}"
-    folder.mkdir(mode=0o700)
+    # Not pytest's folder: the server's user may not enter that, and a socket's path is short.
+    folder = Path(tempfile.mkdtemp(prefix="stock-assets-postgres-"))
     shutil.chown(folder, user)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
