@@ -10,7 +10,7 @@ from stock_assets.instance import backfills
 from stock_assets.launch import prepare_home
 from stock_assets.settings import load_settings
 
-OPENED_AT_ONCE = """
+OPENED_AT_ONCE = r"""
 import multiprocessing, os, sys
 from pathlib import Path
 from stock_assets.launch import open_instance

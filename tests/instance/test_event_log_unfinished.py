@@ -94,7 +94,7 @@ def _kill(folder: Path, batch: list[EventLogEntry], *, signed: bool) -> None:
 
 def _an_hour_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time() + 3601
-    monkeypatch.setattr(unfinished_batches.time, "time", lambda: now)
+    monkeypatch.setattr(time, "time", lambda: now)
 
 
 # ---------------------------------------------------------------------------------------------
