@@ -205,7 +205,7 @@ def report(found: Found) -> str:
         + "\n"
         + section(
             f"By step, {largest:,} cells",
-            "Wall from the event log, CPU from the processes at 20 Hz; checks and dbt run in the steps.",
+            "Wall from the event log, CPU from the processes at 20 Hz; steps have checks and dbt.",
             _steps(chain, plain),
         )
         + "\n"
