@@ -17,7 +17,7 @@ from market import Market, get_market, write_settings
 from measuring import measured, middle
 from product import Product, clean_environment, first_of
 from scales import LAST
-from steps import CHECKS, END, START_UP
+from steps import END, START_UP
 from tables import markdown_table, megabytes, seconds, section, times
 
 from stock_assets.forecasting.scoring import summarise
@@ -199,13 +199,13 @@ def report(found: Found) -> str:
             f"{lake['tickers']} tickers, {lake['sizes']['candles']['rows']:,} candles, carried by "
             f"the first day; days before {LAST}. Medians where repeated.",
             _runs(found),
-            "Work is what the assets themselves do, without start-up, checks and Dagster's "
-            "recording of cells: to be compared with the script, which has none of them.",
+            "Work is what the steps themselves do, their assets' checks included, without start-up "
+            "and Dagster's recording of cells: the script has none of the three.",
         )
         + "\n"
         + section(
             f"By step, {largest:,} cells",
-            "Wall from the event log, CPU from the processes at 20 Hz; dbt is work throughout.",
+            "Wall from the event log, CPU from the processes at 20 Hz; steps have checks and dbt.",
             _steps(chain, plain),
         )
         + "\n"
@@ -257,7 +257,7 @@ def _middle(turns: list[dict[str, Any]], what: str) -> float:
 
 def _steps(chain: list[dict[str, Any]], plain: list[dict[str, Any]]) -> str:
     rows = []
-    for name in (START_UP, *STEPS, CHECKS, END):
+    for name in (START_UP, *STEPS, END):
         costs = {
             what: seconds(middle([turn["steps"][name][what] for turn in chain]))
             for what in ("wall", "cpu", "work_wall", "work_cpu")

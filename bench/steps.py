@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from measuring import Usage
 
-START_UP, CHECKS, END = "before the first step", "checks (all of them)", "after the last step"
+START_UP, END = "before the first step", "after the last step"
 
 _RECORDED = {"ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION", "HANDLED_OUTPUT"}
 """Events by which Dagster keeps the books of what a step has just yielded."""
@@ -27,9 +27,10 @@ _RECORDED = {"ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION", "HANDLED_OUTPUT"
 class Cost:
     """Seconds of a part of a run: all of it, and of that the asset's own work.
 
-    Work is what the step's function does, up to each output that it yields; what Dagster then
-    records of the output (an event a cell) is not. Processes that the step started (dbt) work
-    throughout.
+    Work is what the step's function does, its asset's checks included, up to each output that it
+    yields; what Dagster then records of the output (an event a cell) is not. dbt runs inside the
+    step's process and is a part of that. The CPU of processes that a step starts, if any, counts
+    as work throughout.
     """
 
     wall: float = 0.0
@@ -48,8 +49,8 @@ class Cost:
 
 
 def costs_of_steps(shard: Path, usage: Usage, assets: tuple[str, ...]) -> dict[str, Cost]:
-    """The cost of each step of `assets`, of all checks together, and of what is around them."""
-    found = {START_UP: Cost(), **{name: Cost() for name in assets}, CHECKS: Cost(), END: Cost()}
+    """The cost of each step of `assets`, and of what is before and after them."""
+    found = {START_UP: Cost(), **{name: Cost() for name in assets}, END: Cost()}
     first, last = usage.ended, usage.began
     for step, events in _events(shard).items():
         begin, end = events[0][0], events[-1][0]
@@ -59,8 +60,7 @@ def costs_of_steps(shard: Path, usage: Usage, assets: tuple[str, ...]) -> dict[s
             cost.work_wall += stop - start
             cost.work_cpu += usage.cpu_between(start, stop)[0]
         cost.work_cpu += usage.cpu_between(begin, end)[1]
-        name = step if step in found else CHECKS
-        found[name] += cost
+        found[step] += cost
     found[START_UP] = _cost(usage, usage.began, first)
     found[END] = _cost(usage, last, usage.ended)
     # What the samples missed at the very end (the last glance is up to 50 ms old).

@@ -148,8 +148,8 @@ def due(
 ) -> list[Ask]:
     """What to ask for: each stretch of consecutive sessions that lack something, once.
 
-    `succeeded` says how the latest run over a day ended that the schedule had asked for. `on_time`
-    tells whether the last session is looked at for the first time.
+    `succeeded` says how the latest run over a day ended; days that are left open are not in it.
+    `on_time` tells whether the last session is looked at for the first time.
 
     New candles of a day change the windowed features of the days after it, of all tickers of the
     exchange: they ask for that day and all later ones. A day that only failed is asked for with
@@ -158,15 +158,18 @@ def due(
     """
     failed = {day for day, success in succeeded.items() if not success}
     settled = {day for day, success in succeeded.items() if success}
-    sessions = held.sessions
     touched = {day for day, _ in arrived} | (held.without_bars - settled)
+    # A catch-up in several runs may have failed beyond what is looked back on. Whether the candles
+    # of such a day came is not known, so the days after it count as built without them.
+    touched |= {day for day in failed if day < held.sessions[0]}
+    sessions = held.sessions
     fresh: set[dt.date] = set()
     if touched:
         first, last = min(touched), max(touched | {day for day, _ in held.candles})
         if held.newest_forecast is not None and held.newest_forecast < sessions[0]:
             # Off for longer than is looked back: all since then is missing.
-            (first, *_) = calendar.after(held.newest_forecast, 1)
-            sessions = calendar.between(first, sessions[-1])
+            first = min(first, *calendar.after(held.newest_forecast, 1))
+        sessions = calendar.between(min(first, sessions[0]), sessions[-1])
         fresh = set(calendar.between(first, last))
     again = (held.without_scores - settled).union(
         *(
@@ -185,6 +188,11 @@ def due(
     return asks
 
 
+def first_of(names: Sequence[str]) -> str:
+    """The first few names, for a line that a person reads."""
+    return ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+
+
 def _why(
     held: Held, arrived: Collection[Cell], first: dt.date, last: dt.date, *, on_time: bool
 ) -> str:
@@ -192,8 +200,7 @@ def _why(
     names = sorted({ticker for _, ticker in arrived})
     begun = {session for session, _ in held.candles}
     if first in begun:
-        shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
-        return f"completing: late candles of {shown}"
+        return f"completing: late candles of {first_of(names)}"
     if any(first < session for session in begun):
         return f"late: {first} came after later sessions"
     if first < last:

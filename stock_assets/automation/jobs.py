@@ -68,14 +68,17 @@ def build_jobs() -> Jobs:
 def unfinished_runs(instance: dg.DagsterInstance, asset: str) -> Iterator[dg.DagsterRun]:
     """Runs that are queued or in progress and make `asset`, whoever asked for them."""
     for run in instance.get_runs(dg.RunsFilter(statuses=list(_UNFINISHED))):
-        if run.asset_selection is not None:
-            if dg.AssetKey(asset) in run.asset_selection:
-                yield run
-        # A run of a whole job does not list its assets.
-        elif asset in {DAILY_JOB: DAILY_ASSETS, RETRAIN_JOB: RETRAIN_ASSETS}.get(
-            run.job_name, (asset,)
-        ):
+        if makes(run, asset):
             yield run
+
+
+def makes(run: dg.DagsterRun, asset: str) -> bool:
+    """Whether a run makes an asset, whoever asked for it."""
+    if run.asset_selection is not None:
+        return dg.AssetKey(asset) in run.asset_selection
+    # A run of a whole job does not list its assets.
+    whole = {DAILY_JOB: DAILY_ASSETS, RETRAIN_JOB: RETRAIN_ASSETS}
+    return asset in whole.get(run.job_name, (asset,))
 
 
 def slice_of_run(run: dg.DagsterRun, grid: Grid) -> Slice | None:

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from stock_assets.automation.gaps import Ask, Held, arrived_cells, due, read_held
-from stock_assets.automation.jobs import WHY_TAG, Jobs, slice_of_run, unfinished_runs
+from stock_assets.automation.gaps import Ask, Held, arrived_cells, due, first_of, read_held
+from stock_assets.automation.jobs import WHY_TAG, Jobs, makes, slice_of_run, unfinished_runs
 from stock_assets.calendars import Calendar, get_calendar
 from stock_assets.errors import SliceError
 from stock_assets.lake.store import Lake
@@ -31,7 +31,8 @@ EXCHANGE_TAG = "stock_assets/exchange"
 _RUNS_READ = 100
 """More than the looks of all sessions that are looked back on."""
 
-_NAMES_SHOWN = 3
+_OTHER_RUNS_READ = 1_000
+"""Of people's successful runs since then: a backfill that is cut into many is among them."""
 
 
 def after_close(calendar: Calendar, clock: str) -> tuple[list[str], str]:
@@ -113,7 +114,7 @@ def look(  # noqa: PLR0913
     asks = due(
         held,
         arrived_cells(settings, held, now),
-        _outcomes(instance, exchange, grid),
+        _outcomes(instance, exchange, tickers, grid),
         calendar,
         on_time=now < second_look,
     )
@@ -143,14 +144,41 @@ def _request(ask: Ask, area: Slice, exchange: str, grid: Grid, tick: dt.datetime
     )
 
 
-def _outcomes(instance: dg.DagsterInstance, exchange: str, grid: Grid) -> dict[dt.date, bool]:
-    """Whether the latest run over a day succeeded, of the finished ones asked for here."""
+def _outcomes(
+    instance: dg.DagsterInstance, exchange: str, tickers: Sequence[str], grid: Grid
+) -> dict[dt.date, bool]:
+    """Days that a run of the schedule has ended over: False where it failed and nobody mended it.
+
+    A later run of a person, from candles to forecasts of the same cells, mends it. One that the
+    person canceled is as good as done: what it left is left on purpose. A day of which a later run
+    made candles without bars is left out: what is built on them is open again.
+    """
+    asked = instance.get_run_records(dg.RunsFilter(tags={EXCHANGE_TAG: exchange}), limit=_RUNS_READ)
+    if not asked:
+        return {}
+    good = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.SUCCESS], created_after=asked[-1].create_timestamp
+    )
+    later = instance.get_run_records(good, limit=_OTHER_RUNS_READ)
+    runs = {record.storage_id: record.dagster_run for record in (*asked, *later)}
     found: dict[dt.date, bool] = {}
-    for run in instance.get_runs(dg.RunsFilter(tags={EXCHANGE_TAG: exchange}), limit=_RUNS_READ):
-        area = _slice_of(run, grid)
-        if area is not None and run.is_finished:
-            for day in grid.days_of(area):
-                found.setdefault(day, run.is_success)
+    opened: set[dt.date] = set()
+    mended: dict[dt.date, set[str]] = {}
+    for _, run in sorted(runs.items(), reverse=True):
+        area = _slice_of(run, grid) if run.is_finished and makes(run, "candles") else None
+        own = set(tickers).intersection(area.tickers) if area else set()
+        if area is None or not own:
+            continue
+        for day in grid.days_of(area):
+            if day in found or day in opened:
+                continue
+            if EXCHANGE_TAG in run.tags:
+                canceled = run.status == dg.DagsterRunStatus.CANCELED
+                found[day] = run.is_success or canceled or mended.get(day, set()) >= own
+            elif not makes(run, "bars"):
+                opened.add(day)
+            elif makes(run, "forecasts"):
+                mended.setdefault(day, set()).update(own)
     return found
 
 
@@ -181,10 +209,6 @@ def _nothing_due(held: Held, exchange: str, universe: int) -> str:
     if silent:
         return (
             f"{exchange} is forecast up to its last closed session, {day}, but for "
-            f"{_first_of(silent)}: no source has a candle of theirs yet"
+            f"{first_of(silent)}: no source has a candle of theirs yet"
         )
     return f"{exchange} is forecast up to its last closed session, {day}"
-
-
-def _first_of(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")

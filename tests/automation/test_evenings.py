@@ -291,6 +291,84 @@ def test_a_failed_run_is_asked_for_again_at_each_look_and_no_more(market: Market
     ]  # fmt: skip
 
 
+def _by_hand(market: Market, day: str, *assets: str, tickers: tuple[str, ...] = TICKERS) -> None:
+    """A person's successful run over a day; of the whole graph unless told."""
+    tags = market.grid.tags(market.grid.slice(date(day), date(day), tickers))
+    market.instance.add_run(
+        dg.DagsterRun(
+            job_name="__ASSET_JOB",
+            run_id=str(uuid.uuid4()),
+            tags=tags,
+            status=dg.DagsterRunStatus.SUCCESS,
+            asset_selection=frozenset(map(dg.AssetKey, assets)) or None,
+        )
+    )
+
+
+def test_a_failure_that_a_person_has_mended_is_not_asked_for_again(market: Market) -> None:
+    market.hold_until("06-03")
+    market.publish("06-04")
+    close = MOSCOW.closes_at(date("06-04"))
+    market.serve(market.look(close + LOOKS[0]), fails=True)
+    market.run(date("06-04"), date("06-04"))
+    _by_hand(market, "06-04", tickers=("AAA", "BBB"))
+    assert isinstance(market.look(close + LOOKS[1]), list), "CCC failed and is still to be run"
+    _by_hand(market, "06-04", tickers=("CCC",))
+    assert "is forecast up to" in str(market.look(close + LOOKS[1]))
+
+
+def test_a_canceled_run_is_not_a_failure(market: Market) -> None:
+    market.hold_until("06-03")
+    market.publish("06-04")
+    close = MOSCOW.closes_at(date("06-04"))
+    (request,) = market.look(close + LOOKS[0])
+    market.run(date("06-04"), date("06-04"))
+    market.lake.write(
+        "forecasts", _rows("forecasts", []), Slice(date("06-04"), date("06-04"), TICKERS)
+    )
+    market.start(request, dg.DagsterRunStatus.FAILURE)
+    assert isinstance(market.look(close + LOOKS[1]), list)
+    market.start(request, dg.DagsterRunStatus.CANCELED)
+    assert "is forecast up to" in str(market.look(close + LOOKS[1]))
+
+
+def test_candles_that_a_person_adds_alone_become_bars(market: Market) -> None:
+    market.hold_until("06-03")
+    market.publish("06-04", "AAA", "BBB")
+    market.evening("06-04")
+    market.publish("06-04", "CCC")
+    day = Slice(date("06-04"), date("06-04"), TICKERS)
+    market.lake.write("candles", fetch_slice(market.settings, day, now=market.now).candles, day)
+    _by_hand(market, "06-04", "candles", tickers=("CCC",))
+    assert market.evening("06-04") == [[("06-04", "06-04", "again: never finished")], [], [], []]
+
+
+def test_a_failed_part_of_a_long_catch_up_is_asked_for_though_later_parts_succeeded(
+    market: Market,
+) -> None:
+    market.hold_until("06-03")
+    for day in MOSCOW.between(date("06-04"), date("07-30")):
+        market.publish(day)
+    close = MOSCOW.closes_at(date("07-30"))
+    (request,) = market.look(close + LOOKS[0])
+    parts = ("06-04", "06-10"), ("06-11", "07-30")
+    (lost, kept) = (
+        request._replace(
+            tags={
+                **request.tags,
+                **market.grid.tags(market.grid.slice(date(first), date(last), TICKERS)),
+            }
+        )
+        for first, last in parts
+    )
+    market.serve([lost], fails=True)
+    market.serve([kept])
+    assert market.serve(market.look(close + LOOKS[1])) == [
+        ("06-04", "07-30", "again: the run before failed")
+    ]
+    assert market.serve(market.look(close + LOOKS[2])) == []
+
+
 def test_a_week_of_failures_is_one_run_a_look(market: Market) -> None:
     market.hold_until("06-03")
     runs = 0
