@@ -161,9 +161,8 @@ def measured(
         said = (err.read_text() + out.read_text())[-_SHOWN:]
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{said}")
     cpu = used.ru_utime + used.ru_stime
-    # ru_maxrss is the largest single process: the floor of what the samples saw.
-    memory = max(watch.peak_bytes, used.ru_maxrss * 1024)
-    return Usage(began, ended, cpu, memory, out.read_text(), watch.samples)
+    # Not ru_maxrss: a child begins with the peak of the process that forked it.
+    return Usage(began, ended, cpu, watch.peak_bytes, out.read_text(), watch.samples)
 
 
 def _tree(process: int) -> dict[int, tuple[float, float, int]]:
