@@ -21,11 +21,19 @@ import typer
 
 from stock_assets import console
 from stock_assets.errors import SliceError, StockAssetsError
-from stock_assets.settings import SAMPLE_SETTINGS, SETTINGS_VARIABLE, Settings, load_settings
+from stock_assets.options import (
+    JsonOption,
+    SettingsOption,
+    load,
+    parse_day,
+    parse_names,
+    settings_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stock_assets.settings import Settings
     from stock_assets.slices import Slice
 
 app = typer.Typer(
@@ -34,16 +42,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-SettingsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--settings",
-        help="TOML with the lake, universe and sources; default: the sample market.",
-        metavar="FILE.toml",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 DEMO_LAST_DAY = dt.date(2026, 6, 30)
 """The demo's slice: from the sample's first partition day to here."""
@@ -85,7 +83,7 @@ def _run_app() -> int:
 @app.command()
 def demo(settings: SettingsOption = None) -> None:
     """The whole graph over the sample market, then forecasts, drift and scores."""
-    loaded = _load(settings)
+    loaded = load(settings)
     last = min(DEMO_LAST_DAY, dt.datetime.now(tz=dt.UTC).date() - dt.timedelta(1))
     code = _materialize(loaded, settings, loaded.partitions.first_day, last, loaded.tickers, None)
     _print_outcome(loaded, last)
@@ -110,11 +108,11 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Materialize the slice of days x tickers through Dagster."""
-    loaded = _load(settings)
-    begin = _day(first, "--from") or loaded.partitions.first_day
-    end = _day(last, "--to") or dt.datetime.now(tz=dt.UTC).date()
-    chosen = _names(tickers, "--tickers") or list(loaded.tickers)
-    wanted = _names(assets, "--assets")
+    loaded = load(settings)
+    begin = parse_day(first, "--from") or loaded.partitions.first_day
+    end = parse_day(last, "--to") or dt.datetime.now(tz=dt.UTC).date()
+    chosen = parse_names(tickers, "--tickers") or list(loaded.tickers)
+    wanted = parse_names(assets, "--assets")
     if begin > end:
         raise SliceError(f"--from {begin} is after --to {end}; swap them")
     code = _materialize(loaded, settings, begin, end, chosen, wanted, as_json=as_json)
@@ -139,7 +137,7 @@ def sql(
 
     if out is not None and out.suffix not in (".csv", ".parquet"):
         raise typer.BadParameter(f"{out} must end in .csv or .parquet", param_hint="--out")
-    with connect(Lake(_load(settings).lake_dir)) as connection:
+    with connect(Lake(load(settings).lake_dir)) as connection:
         try:
             relation = connection.sql(query)
             found = None
@@ -170,7 +168,7 @@ def status(settings: SettingsOption = None, as_json: JsonOption = False) -> None
     from stock_assets.lake.store import Lake  # noqa: PLC0415
     from stock_assets.overview import plain, stale_tickers, table_status  # noqa: PLC0415
 
-    loaded = _load(settings)
+    loaded = load(settings)
     lake = Lake(loaded.lake_dir)
     tables = table_status(lake)
     stale = stale_tickers(lake, loaded, dt.datetime.now(tz=dt.UTC))
@@ -194,7 +192,7 @@ def maintain(settings: SettingsOption = None) -> None:
     from stock_assets.lake.maintenance import maintain as maintain_lake  # noqa: PLC0415
     from stock_assets.lake.store import Lake  # noqa: PLC0415
 
-    for done in maintain_lake(Lake(_load(settings).lake_dir)):
+    for done in maintain_lake(Lake(load(settings).lake_dir)):
         console.show(
             f"{done.table}: {done.files_before} files -> {done.files_after}, "
             f"{done.removed} old ones removed, {done.bytes / 1e6:.2f} MB"
@@ -212,8 +210,8 @@ def dev(
     from stock_assets.reports_server import serving  # noqa: PLC0415
     from stock_assets.settings import PROJECT_DIR  # noqa: PLC0415
 
-    loaded = _load(settings)
-    prepare_home(loaded, _file(settings))
+    loaded = load(settings)
+    prepare_home(loaded, settings_file(settings))
     with open_instance():
         pass  # its tables exist before the webserver, the daemon and the code server all look
     where = host or loaded.server.host
@@ -239,33 +237,6 @@ def _distinct(names: list[str]) -> list[str]:
     ]
 
 
-def _load(settings: Path | None) -> Settings:
-    return load_settings(_file(settings))
-
-
-def _file(settings: Path | None) -> Path:
-    return settings or Path(os.environ.get(SETTINGS_VARIABLE, SAMPLE_SETTINGS))
-
-
-def _day(text: str | None, option: str) -> dt.date | None:
-    if text is None:
-        return None
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError:
-        message = f"{option} {text!r} is not a day; write it as 2026-06-30"
-        raise SliceError(message) from None
-
-
-def _names(text: str | None, option: str) -> list[str] | None:
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise SliceError(f"{option} {text!r} names nothing; leave it out to mean all of them")
-    return names
-
-
 def _materialize(
     settings: Settings,
     file: Path | None,
@@ -287,7 +258,7 @@ def _materialize(
     finally:
         gc.freeze()
         gc.enable()
-    prepare_home(settings, _file(file))
+    prepare_home(settings, settings_file(file))
 
     unknown = sorted(set(assets or ()) - set(asset_names()))
     if unknown:
