@@ -9,7 +9,10 @@ import sys
 import pytest
 
 # Seconds of import each, and used by some runs only.
-ONE_RUN_S_OWN = ("evidently", "mlflow", "catboost", "matplotlib", "scipy", "sklearn", "plotly")
+ONE_RUN_S_OWN = (
+    "evidently", "mlflow", "catboost", "matplotlib", "scipy", "sklearn", "plotly", "arch",
+    "prophet", "statsforecast",
+)  # fmt: skip
 CALENDARS = ("exchange_calendars", "pandas")
 DBT = ("dbt.cli", "dbt.adapters.duckdb")
 

@@ -76,6 +76,18 @@ def residual_pools(  # noqa: PLR0913  # three frames, and what makes a pool
     return pl.DataFrame(rows, schema={**schema, **numbers}, orient="row")
 
 
+def gaussian_pools(cells: pl.DataFrame, horizons: Sequence[int]) -> pl.DataFrame:
+    """What `residual_pools` gives where nothing is known: a standard normal's quantiles."""
+    numbers = zip(["variance_factor", *QUANTILE_NAMES], [1.0, *GAUSSIAN], strict=True)
+    return (
+        cells.select("exchange", "day")
+        .unique()
+        .join(pl.DataFrame({"horizon": horizons}, schema={"horizon": pl.Int32}), how="cross")
+        .with_columns(pl.lit(value).alias(name) for name, value in numbers)
+        .sort("exchange", "day", "horizon")
+    )
+
+
 def distributions(cells: pl.DataFrame, sigmas: pl.DataFrame, pools: pl.DataFrame) -> pl.DataFrame:
     """Sigmas with the quantiles of their day's pool: what a `Forecaster` gives.
 
