@@ -9,13 +9,14 @@ INSTALLED := $(VENV)/.installed
 # uv from the PATH, else the one that this file installs beside the environment.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: help demo test fast lint dev bench clean install lock
+.PHONY: help demo test fast lint dev bench clean install compare lock
 
 help:
 	@echo "make demo    the whole graph over the sample market, then a forecast table"
 	@echo "make dev     Dagster UI and daemon on the same lake, on localhost"
 	@echo "make test    all tests          make fast   the quick ones"
 	@echo "make lint    ruff, mypy, sqlfluff, hadolint"
+	@echo "make compare Prophet and AutoETS too, for 'stock-assets backtest' to compare with"
 	@echo "make bench   what runs cost, measured: hours; BENCH=--quick is a small one in minutes"
 	@echo "make clean   remove the environment and all that was made (the lake too)"
 
@@ -50,6 +51,10 @@ $(INSTALLED): requirements.lock pyproject.toml | $(UV)
 	$(UV) pip install --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
+# Prophet and AutoETS beside the rest, for comparisons.
+compare: $(INSTALLED)
+	$(UV) pip install --python $(BIN)/python --require-hashes --no-deps -r requirements-compare.lock
+
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
 	.uv/bin/pip install --quiet uv
@@ -64,6 +69,9 @@ lock:
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 	  --python-version 3.11 --group dev --custom-compile-command "make lock" \
 	  pyproject.toml -o requirements.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	  --python-version 3.11 --extra compare --constraint requirements.lock \
+	  --custom-compile-command "make lock" pyproject.toml -o requirements-compare.lock
 
 clean:
 	rm -rf $(VENV) .uv .pytest_cache .ruff_cache .mypy_cache .hypothesis dbt/target dbt/logs artifacts

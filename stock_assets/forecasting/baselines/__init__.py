@@ -13,12 +13,25 @@ from stock_assets.forecasting.baselines.ewma import Ewma, EwmaGaussian
 from stock_assets.forecasting.baselines.garch import Garch
 from stock_assets.forecasting.baselines.har import Har
 from stock_assets.forecasting.baselines.regressions import LINEAR, RANDOM_FOREST
+from stock_assets.forecasting.baselines.series import AutoEtsMethod, ProphetMethod
 
 if TYPE_CHECKING:
     from stock_assets.forecasting.forecaster import Method
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (EwmaGaussian(), Ewma(), Garch(), Har(), LINEAR, RANDOM_FOREST)
+    for method in (
+        EwmaGaussian(),
+        Ewma(),
+        Garch(),
+        Har(),
+        LINEAR,
+        RANDOM_FOREST,
+        ProphetMethod(),
+        AutoEtsMethod(),
+    )
 }
 """Every method by its name, in the order in which tables show them."""
+
+OPTIONAL = ("prophet", "autoets")
+"""Those of the extra `compare`: slow, and shown only when they are asked for."""

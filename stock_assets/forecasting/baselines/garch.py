@@ -1,4 +1,6 @@
-"""GARCH(1,1) per ticker (Bollerslev 1986): fitted by `arch`, filtered forward to each day.
+"""GARCH(1,1) per ticker (Bollerslev 1986, 1987): fitted by `arch`, filtered forward to each day.
+
+Student's t innovations, since a normal likelihood takes a crash for the end of clustering.
 
 A day's variance is the recursion run over the ticker's last 250 sessions with the parameters of the
 fit: what came before has long decayed, and the answer does not depend on where history begins.
@@ -29,6 +31,10 @@ MIN_RETURNS = 250
 
 MAX_RETURNS = 2500
 """Latest returns that a ticker is fitted on: ten years, older ones are of another market."""
+
+MIN_ALPHA, MIN_PERSISTENCE = 0.01, 0.8
+"""Below these a fit found no clustering of volatility, as happens on short calm histories: it
+would sleep through the next storm, and the EWMA is the better guess."""
 
 FILTER_SESSIONS = 250
 """Sessions of a ticker's exchange over which its variance is filtered."""
@@ -93,7 +99,7 @@ class Garch:
     """The method."""
 
     name = "garch"
-    title = "GARCH(1,1) per ticker, empirical quantiles"
+    title = "GARCH(1,1) with t innovations per ticker, empirical quantiles"
 
     def fit(self, known: Known, day: dt.date) -> ScaleForecaster:
         """Maximum likelihood on each ticker's returns up to `day`.
@@ -121,11 +127,15 @@ def _fitted(returns: NDArray[np.float64]) -> Parameters | str:
     start = float(np.mean(returns**2))
     if start < MIN_VOLATILITY**2:
         return "the price hardly ever moves"
-    model = arch_model(_PERCENT * returns, mean="Zero", vol="GARCH", p=1, q=1, rescale=False)
+    model = arch_model(
+        _PERCENT * returns, mean="Zero", vol="GARCH", p=1, q=1, dist="t", rescale=False
+    )
     result = model.fit(disp="off", show_warning=False)
-    omega, alpha, beta = (float(value) for value in result.params)
+    omega, alpha, beta = (float(result.params[name]) for name in ("omega", "alpha[1]", "beta[1]"))
     if result.convergence_flag != 0 or not np.isfinite([omega, alpha, beta]).all():
         return f"the likelihood's maximum was not found ({result.optimization_result.message})"
+    if alpha < MIN_ALPHA or alpha + beta < MIN_PERSISTENCE:
+        return f"no clustering of volatility was found (alpha {alpha:.3f}, beta {beta:.3f})"
     return Parameters(omega / _PERCENT**2, alpha, beta, start)
 
 
