@@ -181,6 +181,9 @@ def test_weighted_quantiles_rise_and_stay_inside(values, weights) -> None:
     slack = 1e-9 * max(1.0, np.abs(values).max())
     assert (np.diff(found) >= -slack).all()
     assert values[0] - slack <= found[0] <= found[-1] <= values[-1] + slack
+    # Upside down, everything is the other way round.
+    mirrored = _weighted_quantiles(-values[::-1], np.array(weights[: len(values)])[::-1], levels)
+    assert -mirrored[::-1] == pytest.approx(found, abs=1e3 * slack)
     equal = _weighted_quantiles(values, np.full(len(values), 0.3), levels)
     assert equal == pytest.approx(np.quantile(values, levels), abs=slack)
 

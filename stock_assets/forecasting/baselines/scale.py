@@ -114,8 +114,10 @@ def retransformation(realised: NDArray[np.float64], log_forecast: NDArray[np.flo
 
 def _within_lookback(cells: pl.DataFrame) -> pl.Expr:
     """Rows of `Features` that the forecasts of `cells` may depend on."""
-    first = pl.lit(False)
+    near = pl.lit(False)
     for exchange, days in cells.group_by("exchange"):
-        oldest = get_calendar(str(exchange[0])).back(days["day"].min(), LOOKBACK_SESSIONS)  # type: ignore[arg-type]
-        first = first | ((pl.col("exchange") == exchange[0]) & (pl.col("day") >= oldest))
-    return first & (pl.col("day") <= cells["day"].max())
+        first, last = days["day"].min(), days["day"].max()
+        oldest = get_calendar(str(exchange[0])).back(first, LOOKBACK_SESSIONS)  # type: ignore[arg-type]
+        own = pl.col("exchange") == exchange[0]
+        near = near | (own & pl.col("day").is_between(oldest, last))
+    return near

@@ -176,7 +176,7 @@ class AutoEtsMethod(SeriesMethod):
 
 def _with_origins(cells: pl.DataFrame, every: int) -> pl.DataFrame:
     """day, ticker, exchange and the latest origin: every n-th session since the calendar began."""
-    frames = []
+    frames = [cells.select("day", "ticker", "exchange", pl.col("day").alias("origin")).clear()]
     for key, own in cells.select("day", "ticker", "exchange").group_by("exchange"):
         calendar = get_calendar(str(key[0]))
         days = own["day"].unique()

@@ -113,6 +113,15 @@ def test_a_cell_does_not_depend_on_what_else_is_asked(
     assert_frame_equal(together.filter(few & (pl.col("horizon") == 3)), alone, check_exact=True)
 
 
+def test_no_cells_give_no_forecasts(method: Method, known: Known, sessions) -> None:
+    forecaster = method.fit(known, sessions[330])
+    cells = cells_of(known.features, [sessions[340]])
+    assert_frame_equal(
+        forecaster.forecast(cells.clear(), known, HORIZONS),
+        forecaster.forecast(cells.head(1), known, HORIZONS).clear(),
+    )
+
+
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in OPTIONAL])
 def test_the_baselines_lookback_is_enough(name, make_bars, features_of) -> None:
     bars = make_bars(["A", "B"], 800, seed=2)
