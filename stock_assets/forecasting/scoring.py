@@ -1,7 +1,8 @@
 """The one scoring: what forecasts were worth, beside the baseline, and whether that means anything.
 
 The gate, the scores table, the backtest and the summary a person reads all compute their losses
-and their test here.
+and their test here. The tables over many methods are in `protocol.py`, what may be said of the
+tests in `claims.py`.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from stock_assets.forecasting.claims import MedianSkill, Verdict, percent, verdict
 from stock_assets.forecasting.labels import HORIZONS
 from stock_assets.lake.schemas import QUANTILE_NAMES, QUANTILES, Scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SIGNIFICANT = 1.96
-"""|t| from which a difference is called one: five in a hundred by chance, both sides."""
-
 MIN_TEST_DAYS = 20
 """Days below which the Diebold-Mariano test says nothing: its variance is not known."""
 
 _MIN_LAG = 5
+_LAG_FACTOR = 1.3
+_MIN_RANKED = 5
+"""Tickers below which a day's ranks are not worth a correlation."""
 
 
 def pinball(actual: str, prefix: str = "return_") -> pl.Expr:
@@ -156,6 +158,25 @@ class Comparison:
         """By how much `loss` is smaller, in % of `other`."""
         return 100 * (1 - self.loss / self.other) if self.other else 0.0
 
+    @property
+    def p(self) -> float | None:
+        """Chance of a |t| as large between equals; None where there is no t."""
+        return None if self.t is None else p_value(self.t, self.days)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Mean daily rank correlation (IC) of forecast and outcome across tickers."""
+
+    mean: float
+    days: int
+    t: float | None
+
+    @property
+    def p(self) -> float | None:
+        """Chance of a |t| as large without any skill; None where there is no t."""
+        return None if self.t is None else p_value(self.t, self.days)
+
 
 def compare(rows: pl.DataFrame, loss: str, other: str) -> Comparison:
     """Compare two loss columns of `rows` (day, ...): averaged over each day first, then tested.
@@ -164,31 +185,109 @@ def compare(rows: pl.DataFrame, loss: str, other: str) -> Comparison:
     """
     both = rows.filter(pl.col(loss).is_not_null() & pl.col(other).is_not_null())
     daily = both.group_by("day").agg(pl.col(loss).mean(), pl.col(other).mean()).sort("day")
-    if daily.is_empty():
+    return compare_daily(daily[loss].to_numpy(), daily[other].to_numpy())
+
+
+def compare_daily(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> Comparison:
+    """Compare the mean losses of the same days, in the order of the days; no NaN."""
+    if not len(mine):
         return Comparison(math.nan, math.nan, 0, None)
-    mine, theirs = daily[loss].to_numpy(), daily[other].to_numpy()
     t = diebold_mariano(theirs - mine)
-    return Comparison(float(mine.mean()), float(theirs.mean()), daily.height, t)
+    return Comparison(float(mine.mean()), float(theirs.mean()), len(mine), t)
+
+
+def compare_direction(rows: pl.DataFrame) -> Comparison | None:
+    """Calls of the direction against always-up: shares that were wrong, each day averaged first.
+
+    `rows` have day, `median_move` (forecast) and `actual_move`. A median of zero is no call, an
+    outcome of zero is neither up nor down: both are left out. None when no call is left.
+    """
+    calls = rows.filter((pl.col("median_move") != 0) & (pl.col("actual_move") != 0))
+    if calls.is_empty():
+        return None
+    wrong = calls.select(
+        "day",
+        ((pl.col("median_move") > 0) != (pl.col("actual_move") > 0)).cast(pl.Float64).alias("own"),
+        (pl.col("actual_move") < 0).cast(pl.Float64).alias("always_up"),
+    )
+    return compare(wrong, "own", "always_up")
+
+
+def rank_correlation(rows: pl.DataFrame) -> RankCorrelation | None:
+    """Spearman's correlation of `median_move` and `actual_move` across tickers (the rank IC).
+
+    For each day and horizon with at least five tickers whose forecasts differ; a day's
+    correlations are averaged over horizons first. None where no day has one.
+    """
+    group = ["day", "horizon"]
+    ranked = rows.filter(pl.len().over(group) >= _MIN_RANKED).select(
+        *group, *(pl.col(name).rank().over(group) for name in ("median_move", "actual_move"))
+    )
+    daily = (
+        ranked.group_by(group)
+        .agg(pl.corr("median_move", "actual_move").alias("ic"))
+        .filter(pl.col("ic").is_finite())
+        .group_by("day")
+        .agg(pl.col("ic").sort().mean())
+        .sort("day")
+    )
+    if daily.is_empty():
+        return None
+    values = daily["ic"].to_numpy()
+    return RankCorrelation(float(values.mean()), len(values), diebold_mariano(values))
+
+
+def median_skill(rows: pl.DataFrame) -> MedianSkill:
+    """How medians did against the random walk: direction, ranks, price.
+
+    `rows` have day, horizon, `median_move` and `actual_move` (as shares of the last price or log
+    returns), `square` and `walk_square` (squared errors of the price and of the last price).
+    """
+    if not (rows["median_move"] != 0).any():
+        return MedianSkill(None, None, None)
+    return MedianSkill(
+        compare_direction(rows), rank_correlation(rows), compare(rows, "square", "walk_square")
+    )
 
 
 def diebold_mariano(differences: NDArray[np.float64]) -> float | None:
     """The t statistic of the mean of daily loss differences (Diebold and Mariano 1995).
 
-    The variance is Newey and West's (1987) with Bartlett weights over at least five lags, since
-    five-session forecasts made on neighbouring days share most of their future. None on fewer
-    than 20 days, or when all differences are the same.
+    The variance is Newey and West's (1987) with Bartlett weights over `_lags` lags, made unbiased
+    for the mean that was taken out. Judge it by `p_value`. None on fewer than 20 days, or when all
+    differences are the same.
     """
     count = len(differences)
     if count < MIN_TEST_DAYS:
         return None
     centred = differences - differences.mean()
-    lags = max(_MIN_LAG, int(4 * (count / 100) ** (2 / 9)))
+    lags = _lags(count)
     variance = float(centred @ centred)
     for lag in range(1, lags + 1):
         variance += 2 * (1 - lag / (lags + 1)) * float(centred[lag:] @ centred[:-lag])
+    share = (lags + 1) / count
+    variance /= 1 - share + share**2 / 3
     if variance <= np.finfo(float).tiny:
         return None
     return float(differences.mean()) * count / math.sqrt(variance)
+
+
+def p_value(t: float, days: int) -> float:
+    """Chance of a |t| of `diebold_mariano` this large over `days` days without any difference.
+
+    Student's distribution with the degrees of freedom that a Newey-West variance has, three halves
+    of the days per lag (Lazarus, Lewis, Stock and Watson 2018): five-session forecasts made on
+    neighbouring days share most of their future, and a normal distribution would call every tenth
+    difference between equals one.
+    """
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(1.5 * days / (_lags(days) + 1), -abs(t)))
+
+
+def _lags(days: int) -> int:
+    """Lags of the variance: 1.3 roots of the days (Lazarus et al.), and at least five."""
+    return max(_MIN_LAG, math.ceil(_LAG_FACTOR * math.sqrt(days)))
 
 
 @dataclass(frozen=True)
@@ -223,6 +322,8 @@ class Summary:
     by_model_share: float
     """Share of the forecasts that a model made, 0 to 1; the baseline made the rest."""
     sentence: str
+    verdict: Verdict
+    """What the sentence says, claim by claim."""
 
 
 def summarise(scores: pl.DataFrame) -> Summary:
@@ -234,8 +335,30 @@ def summarise(scores: pl.DataFrame) -> Summary:
     by_horizon = tuple(
         _summary(scores.filter(pl.col("horizon") == horizon), horizon) for horizon in present
     )
-    by_model = scores.select((pl.col("model") != "baseline").mean()).item()
-    return Summary(total, by_horizon, float(by_model), _sentence(total, float(by_model)))
+    by_model = float(scores.select((pl.col("model") != "baseline").mean()).item())
+    found = _verdict(scores, total)
+    return Summary(total, by_horizon, by_model, _sentence(total, by_model, found), found)
+
+
+def _verdict(scores: pl.DataFrame, total: HorizonSummary) -> Verdict:
+    """What may be said of the scored forecasts beside the baseline's."""
+    moves = scores.select(
+        "day",
+        "horizon",
+        # Zero to the last bit where the median is the last price: both are the same numbers then.
+        (pl.col("price_error") - pl.col("random_walk_error")).alias("median_move"),
+        (-pl.col("random_walk_error")).alias("actual_move"),
+        (pl.col("price_error") ** 2).alias("square"),
+        (pl.col("random_walk_error") ** 2).alias("walk_square"),
+    )
+    against = {"the baseline": compare(scores, "pinball", "baseline_pinball")}
+    variance = compare(scores, "qlike", "baseline_qlike")
+    return verdict(
+        median_skill(moves),
+        {"the baseline": variance} if variance.days else {},
+        against,
+        {80: total.coverage_80, 90: total.coverage_90},
+    )
 
 
 def _summary(scores: pl.DataFrame, horizon: int | None) -> HorizonSummary:
@@ -263,22 +386,15 @@ def _summary(scores: pl.DataFrame, horizon: int | None) -> HorizonSummary:
     )
 
 
-def _sentence(total: HorizonSummary, by_model: float) -> str:
+def _sentence(total: HorizonSummary, by_model: float, found: Verdict) -> str:
     """What the numbers allow to be said, and no more."""
     scope = f"{total.forecasts:,} forecasts over {total.days} target days"
-    coverage = (
-        f"the 80 % interval held {100 * total.coverage_80:.1f} % of outcomes "
-        f"and the 90 % interval {100 * total.coverage_90:.1f} %"
-    )
     if by_model == 0:
-        return f"{scope}, all by the baseline: nothing to compare yet; {coverage}."
-    made = "" if by_model == 1 else f" ({100 * by_model:.0f} % of them by a model)"
-    skill, t = total.pinball_skill, total.pinball_t
-    size = f"pinball loss {abs(skill):.2f} % {'below' if skill >= 0 else 'above'} the baseline's"
-    if t is None:
-        verdict = f"{size}, on too few days to tell whether it is more than luck"
-    elif abs(t) < SIGNIFICANT:
-        verdict = f"{size}, which may be luck (t = {t:.1f})"
-    else:
-        verdict = f"{size}, {'better' if t > 0 else 'worse'} than luck explains (t = {t:.1f})"
-    return f"{scope}{made}: {verdict}; {coverage}."
+        covered = (
+            f"the 80 % interval held {percent(total.coverage_80)} "
+            f"and the 90 % interval {percent(total.coverage_90)}"
+        )
+        return f"{scope}, all by the baseline: nothing to compare yet; {covered}."
+    made = "" if by_model == 1 else f" ({percent(by_model, 0)} of them by a model)"
+    alarms = "".join(f" Alarm: {alarm}." for alarm in found.alarms)
+    return f"{scope}{made}: {found.sentence}.{alarms}"
