@@ -81,6 +81,17 @@ def universe_verdict(drift: pl.DataFrame, settings: Settings) -> list[Verdict]:
     ]
 
 
+def drifted_shares(drift: pl.DataFrame) -> dict[dt.date, float]:
+    """Each day's `Verdict.share` and nothing else, for ten years in the time of one verdict."""
+    shares = (
+        drift.filter(pl.col("distance").is_not_null())
+        .group_by("day")
+        .agg((pl.col("drifted").sum() / pl.len()).alias("share"))
+        .sort("day")
+    )
+    return dict(shares.select("day", "share").iter_rows())
+
+
 def _of_day(rows: pl.DataFrame, alarm_share: float) -> Verdict:
     by_feature = (
         rows.group_by("feature")

@@ -42,7 +42,12 @@ USUAL_OPPONENTS = {"qlike": "garch", "pinball": "ewma"}
 """Whom the verdict compares with beside the best of the others: the field's own yardsticks."""
 
 MEASURES = ("qlike", "pinball", "interval")
-"""Losses that methods are compared by: of the variance, of the distribution, of the 90 % interval."""
+"""Losses to compare by: of the variance, of the distribution, of the 90 % interval."""
+
+_MAYBE_UNKNOWN = (
+    *("qlike", "price_t", "right", "always_up", "direction_t"),
+    *("rank_ic", "rank_ic_t"),
+)
 
 GROUPS = ("all", "horizon", "year", "volatility", "ticker")
 """What results are told apart by."""
@@ -78,6 +83,12 @@ class Evaluation:
         found = self.comparisons.filter(other=other, measure=measure)
         return found.row(0, named=True)
 
+    def opponents(self, measure: str) -> Sequence[str]:
+        """Whom the verdict compares the subject with: the field's yardstick, the best other."""
+        return _opponents(
+            dict(self.methods.select("method", measure).iter_rows()), self.subject, measure
+        )
+
     def plain(self) -> dict[str, Any]:
         """JSON-ready: every table but the daily one as a list of rows."""
         tables = ("methods", "comparisons", "coverage", "skill", "pit")
@@ -101,8 +112,8 @@ def evaluate(
 ) -> Evaluation:
     """Score the forecasts of several methods (name -> `FORECAST_COLUMNS`) under one protocol.
 
-    `labelled` are rows of `labels`; `volatility` (day, ticker, volatility) is what was known of each
-    ticker's on the forecast's day, and divides cells into terciles. `subject` (the first method
+    `labelled` are rows of `labels`; `volatility` (day, ticker, volatility) is what was known of
+    each ticker's on the forecast's day, and divides cells into terciles. `subject` (the first method
     without one) is compared with all others. Only cells that all methods answer, with finite
     numbers, are compared. Raises `ValueError` when there are none, or a method answers one twice.
     """
@@ -123,25 +134,27 @@ def evaluate(
     days = {by: _days(scored, by) for by in GROUPS}
     coverage = _coverage(scored)
     whole = coverage.filter(method=chosen, by="all").row(0, named=True)
+    methods = pl.DataFrame(
+        [_of_method(name, scored[name], days["all"], medians[name]) for name in names],
+        schema_overrides=dict.fromkeys(_MAYBE_UNKNOWN, pl.Float64),
+        infer_schema_length=None,
+    )
     return Evaluation(
         subject=chosen,
         compared=cells.height,
         left_out=int((answers > 0).sum()) - cells.height,
-        methods=pl.DataFrame(
-            [_of_method(name, scored[name], days["all"], medians[name]) for name in names],
-            infer_schema_length=None,
-        ),
+        methods=methods,
         comparisons=_comparisons(days, chosen, names),
         coverage=coverage,
         skill=_skill(days, chosen, names),
         pit=_pit(scored),
         daily=_long(days["all"], names),
-        verdict=_verdict(days["all"], chosen, names, medians[chosen], whole),
+        verdict=_verdict(days["all"], methods, chosen, medians[chosen], whole),
     )
 
 
 def _outcomes(labelled: pl.DataFrame) -> pl.DataFrame:
-    """cell (a number), KEY, actual_return, and realised_variance where the horizon is its five."""
+    """Number `cell`, KEY, actual_return; realised_variance where the horizon is its five."""
     variance = labelled.select(
         "day",
         "ticker",
@@ -184,9 +197,7 @@ def _grouped(cells: pl.DataFrame, volatility: pl.DataFrame) -> pl.DataFrame:
     )
     return (
         cells.join(volatility, on=["day", "ticker"], how="left")
-        .with_columns(
-            pl.col("day").dt.year().alias("year"), tercile.alias("volatility")
-        )
+        .with_columns(pl.col("day").dt.year().alias("year"), tercile.alias("volatility"))
         .sort("cell")
     )
 
@@ -376,15 +387,17 @@ def _pit(scored: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
 
 def _verdict(
     days: pl.DataFrame,
+    methods: pl.DataFrame,
     subject: str,
-    names: Sequence[str],
     median: MedianSkill,
     coverage: Mapping[str, Any],
 ) -> Verdict:
     against = {
         measure: {
             other: _compared(days, subject, other, measure)
-            for other in _opponents(days, subject, names, measure)
+            for other in _opponents(
+                dict(methods.select("method", measure).iter_rows()), subject, measure
+            )
         }
         for measure in USUAL_OPPONENTS
     }
@@ -393,15 +406,9 @@ def _verdict(
     return verdict(median, known, against["pinball"], held)
 
 
-def _opponents(
-    days: pl.DataFrame, subject: str, names: Sequence[str], measure: str
-) -> Sequence[str]:
+def _opponents(losses: Mapping[str, float | None], subject: str, measure: str) -> Sequence[str]:
     """The field's own yardstick, and the best of the others where that is another."""
-    others = [name for name in names if name != subject]
-    if not others:
-        return []
-    loss = days.select(pl.col(f"{measure} {name}").mean() for name in others).row(0, named=True)
-    known = {name: loss[f"{measure} {name}"] for name in others}
-    ranked = sorted(others, key=lambda name: (known[name] is None, known[name] or 0.0, name))
+    others = [name for name in losses if name != subject]
+    ranked = sorted(others, key=lambda name: (losses[name] is None, losses[name] or 0.0, name))
     usual = USUAL_OPPONENTS[measure]
     return list(dict.fromkeys([usual, *ranked[:1]] if usual in others else ranked[:1]))

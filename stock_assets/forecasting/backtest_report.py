@@ -1,0 +1,542 @@
+"""The page of a backtest: verdict, tables and pictures in one HTML file that needs no network.
+
+Draws what `protocol.py` found and `backtest.py` replayed; computes nothing that decides.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from stock_assets.forecasting.claims import percent
+from stock_assets.forecasting.labels import target_days
+from stock_assets.forecasting.protocol import LEVELS, TERCILES, Evaluation
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHOWN_TICKERS = 4
+SHOWN_SESSIONS = 120
+ROLLING_DAYS = 125
+
+_INK, _MUTED, _GRID, _SUBJECT = "#1f2937", "#6b7280", "#e5e7eb", "#2563eb"
+_OTHERS = ("#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#a16207", "#64748b", "#be185d")
+_FANS = (("q05", "q95", 0.15), ("q10", "q90", 0.22), ("q25", "q75", 0.35))
+_TOLERANCE = {"year": 0.04, "volatility": 0.03}
+"""Coverage this far from what was promised is drawn as within the band."""
+
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": _GRID,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    # The browser's own letters: a third of the bytes, and text that can be selected.
+    "svg.fonttype": "none",
+    # Names of parts are made from this: the same report has the same bytes.
+    "svg.hashsalt": "stock-assets",
+}
+
+_CSS = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; background: #fff;
+  max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .4rem; }
+p.about { color: #6b7280; margin-top: 0; }
+p.verdict { font-size: 1.1rem; background: #eff6ff; border-left: 4px solid #2563eb;
+  padding: .7rem 1rem; }
+p.alarm { background: #fef2f2; border-left: 4px solid #dc2626; padding: .7rem 1rem; }
+p.note { color: #6b7280; font-size: .88rem; }
+table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
+div.wide { overflow-x: auto; }
+th, td { text-align: right; padding: .22rem .5rem; border-bottom: 1px solid #e5e7eb;
+  white-space: nowrap; }
+th { font-weight: 600; color: #6b7280; } th:first-child, td:first-child { text-align: left; }
+tr.subject td { font-weight: 600; color: #1d4ed8; }
+svg { width: 100%; height: auto; }
+"""
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """What a page shows."""
+
+    evaluation: Evaluation
+    forecasts: pl.DataFrame
+    """The subject's (see `protocol.FORECAST_COLUMNS`)."""
+    bars: pl.DataFrame
+    """Rows of `Bars` (day, ticker, exchange, close) of the days of the forecasts at least."""
+    decisions: pl.DataFrame | None
+    """Rows of `Models` where the product's own line is among the methods."""
+    titles: Mapping[str, str]
+    """One line for people about each method."""
+    first: dt.date
+    last: dt.date
+    tickers: Sequence[str]
+
+
+def write_report(content: ReportInput, file: Path) -> None:
+    """Write the page to `file`, making its folder. Raises `OSError` when it cannot."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(report_page(content), encoding="utf-8")
+
+
+def report_page(content: ReportInput) -> str:
+    """The page. The same content gives the same text."""
+    found = content.evaluation
+    alarms = "".join(f'<p class="alarm">Alarm: {_text(item)}.</p>' for item in found.verdict.alarms)
+    plural = "" if len(content.tickers) == 1 else "s"
+    about = (
+        f"{content.first} to {content.last}, {len(content.tickers)} ticker{plural}, "
+        f"{found.compared:,} forecasts that every method made compared, {found.left_out:,} left out"
+    )
+    sections = [
+        ("Scores", _methods_table(found, content.titles), _METHODS_NOTE),
+        (f"{found.subject} beside the others", _comparisons_table(found), _TEST_NOTE),
+        ("Forecasts and what came", _figure(_fans, content, (10.4, 6.2)), _FANS_NOTE),
+        ("Coverage by year and by volatility", _figure(_coverage, content, (10.4, 5.4)), ""),
+        ("", _coverage_table(found), ""),
+        ("Where outcomes fell (PIT)", _figure(_pit, content, (10.4, 3.2)), _PIT_NOTE),
+        ("QLIKE over time", _figure(_over_time, content, (10.4, 3.6)), _TIME_NOTE),
+        ("Skill by horizon and ticker", _skill_pictures(content), _SKILL_NOTE),
+        ("Models", _decisions(content), ""),
+    ]
+    body = "".join(
+        (f"<h2>{_text(title)}</h2>" if title else "")
+        + part
+        + (f'<p class="note">{_text(note)}</p>' if note else "")
+        for title, part, note in sections
+        if part
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Backtest {content.first} to {content.last}</title><style>{_CSS}</style></head>"
+        f'<body><h1>Backtest of {_text(found.subject)}</h1><p class="about">{_text(about)}</p>'
+        f'<p class="verdict">{_text(found.subject)}: {_text(found.verdict.sentence)}.</p>{alarms}'
+        f"{body}</body></html>\n"
+    )
+
+
+_METHODS_NOTE = (
+    "QLIKE of the variance of five sessions; pinball loss over seven quantiles and the Winkler "
+    "score of the 90 % interval, both of log returns in 1/10,000; price errors over the last "
+    "price. Losses are averaged over each day's tickers first, then over days. A dash: the median "
+    "is the last price, so there is no direction to score."
+)
+_TEST_NOTE = (
+    "Skill: by how much the loss is below the other's. t: Diebold and Mariano's, over days, with "
+    "Newey-West errors; p: chance of a |t| as large between equals. Years: those in which the loss "
+    "was below the other's."
+)
+_FANS_NOTE = (
+    "Black: the close. Blue: the 50, 80 and 90 % intervals for that day, forecast five sessions "
+    "(or the longest horizon asked) before it."
+)
+_PIT_NOTE = (
+    "Outcomes between neighbouring quantiles, over what was promised: 1 everywhere is right, a U "
+    "is too narrow, a hump too wide."
+)
+_TIME_NOTE = f"Mean of the last {ROLLING_DAYS} days; lower is better."
+_SKILL_NOTE = "Filled: |t| of 2 or more. Right of zero the method named in the title is beaten."
+
+
+# --- tables ---------------------------------------------------------------------------------
+
+
+def _methods_table(found: Evaluation, titles: Mapping[str, str]) -> str:
+    heads = ["method", "QLIKE", "pinball", "Winkler", *(f"in {level} %" for level in LEVELS)]
+    heads += ["MAE", "RMSE", "R2", "right", "always up", "rank IC", "t"]
+    lines = []
+    for row in found.methods.iter_rows(named=True):
+        name = row["method"]
+        cells = [
+            f'<span title="{_text(titles.get(name, ""))}">{_text(name)}</span>',
+            _number(row["qlike"], 4),
+            _number(row["pinball"], 2, 1e4),
+            _number(row["interval"], 1, 1e4),
+            *(_percent(row[f"in_{level}"]) for level in LEVELS),
+            _percent(row["mae"], 3),
+            _percent(row["rmse"], 3),
+            _percent(row["r2"], 2),
+            _percent(row["right"]),
+            _percent(row["always_up"]),
+            _number(row["rank_ic"], 3),
+            _number(row["rank_ic_t"], 1),
+        ]
+        lines.append((name == found.subject, cells))
+    walk = found.methods.row(0, named=True)
+    blank = [""] * (heads.index("MAE") - 1)
+    cells = ["random walk", *blank, _percent(walk["walk_mae"], 3), _percent(walk["walk_rmse"], 3)]
+    lines.append((False, [*cells, *[""] * (len(heads) - len(cells))]))
+    return _table(heads, lines)
+
+
+def _comparisons_table(found: Evaluation) -> str:
+    heads = ["against", "loss", "skill", "t", "p", "days", "years better"]
+    names = {"qlike": "QLIKE", "pinball": "pinball", "interval": "Winkler 90 %"}
+    lines = [
+        (
+            False,
+            [
+                _text(row["other"]),
+                names[row["measure"]],
+                f"{row['skill']:+.2f} %",
+                _number(row["t"], 1),
+                _chance(row["p"]),
+                f"{row['days']:,}",
+                f"{row['years_better']} of {row['years']}",
+            ],
+        )
+        for row in found.comparisons.iter_rows(named=True)
+        if row["days"]
+    ]
+    return _table(heads, lines) if lines else ""
+
+
+def _coverage_table(found: Evaluation) -> str:
+    own = found.coverage.filter(method=found.subject)
+    lines = [
+        (
+            by == "all",
+            [
+                _text("all" if by == "all" else group),
+                f"{cells:,}",
+                *(_percent(share) for share in shares),
+            ],
+        )
+        for part in ("all", "year", "volatility")
+        for by, group, cells, *shares in _ordered(own.filter(by=part))
+        .select("by", "group", "cells", *(f"in_{level}" for level in LEVELS))
+        .iter_rows()
+    ]
+    heads = [found.subject, "forecasts", *(f"in {level} %" for level in LEVELS)]
+    return _table(heads, lines)
+
+
+def _table(heads: Sequence[str], lines: Sequence[tuple[bool, Sequence[str]]]) -> str:
+    head = "".join(f"<th>{_text(name)}</th>" for name in heads)
+    rows = "".join(
+        f"<tr{' class=subject' if marked else ''}>"
+        + "".join(f"<td>{cell}</td>" for cell in cells)
+        + "</tr>"
+        for marked, cells in lines
+    )
+    return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
+
+
+def _number(value: float | None, decimals: int, factor: float = 1) -> str:
+    return "-" if value is None else f"{value * factor:,.{decimals}f}"
+
+
+def _chance(p: float | None) -> str:
+    return "&lt;0.0001" if p is not None and p < 1e-4 else _number(p, 4)  # noqa: PLR2004
+
+
+def _percent(share: float | None, decimals: int = 1) -> str:
+    return "-" if share is None else percent(share, decimals)
+
+
+def _text(value: str) -> str:
+    return html.escape(value)
+
+
+# --- pictures -------------------------------------------------------------------------------
+
+
+def _figure(
+    draw: Callable[[Figure, ReportInput], None], content: ReportInput, size: tuple[float, float]
+) -> str:
+    """The figure that `draw` fills, as SVG."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure, content)
+        if not figure.axes:
+            return ""
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    text = drawn.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _colours(found: Evaluation) -> dict[str, str]:
+    others = [name for name in found.methods["method"] if name != found.subject]
+    return {found.subject: _SUBJECT, **dict(zip(others, itertools.cycle(_OTHERS), strict=False))}
+
+
+def _ordered(groups: pl.DataFrame) -> pl.DataFrame:
+    """Groups of coverage or skill as people read them: calm before storm, years in order."""
+    place = pl.col("group").replace_strict(list(TERCILES), range(len(TERCILES)), default=0)
+    return groups.sort(place, "group")
+
+
+def _fans(figure: Figure, content: ReportInput) -> None:
+    horizon = int(content.forecasts["horizon"].max())  # type: ignore[arg-type]  # an integer column
+    own = content.forecasts.filter(pl.col("horizon") == horizon)
+    present = set(own["ticker"])
+    shown = [name for name in content.tickers if name in present]
+    # Spread over the universe's order, so that not all are of one exchange.
+    step = max(1, len(shown) // SHOWN_TICKERS)
+    shown = shown[::step][:SHOWN_TICKERS]
+    if not shown:
+        return
+    columns = 1 if len(shown) == 1 else 2
+    grid = figure.subplots(-(-len(shown) // columns), columns, squeeze=False)
+    for axes, ticker in itertools.zip_longest(grid.flat, shown):
+        if ticker is None:
+            axes.set_visible(False)
+            continue
+        bars = content.bars.filter(pl.col("ticker") == ticker).sort("day")
+        targets = target_days(bars).select("day", pl.col(f"target{horizon}").alias("target"))
+        rows = (
+            own.filter(pl.col("ticker") == ticker)
+            .join(bars.select("day", "close"), on="day")
+            .join(targets, on="day")
+            .sort("day")
+            .tail(SHOWN_SESSIONS)
+        )
+        _fan(axes, ticker, rows, bars)
+
+
+def _fan(axes: Axes, ticker: str, rows: pl.DataFrame, bars: pl.DataFrame) -> None:
+    came = bars.filter(pl.col("day").is_between(rows["target"].min(), rows["target"].max()))
+    days = rows["target"].to_list()
+    for low, high, alpha in _FANS:
+        lower, upper = (
+            (rows["close"] * rows[f"return_{name}"].exp()).to_list() for name in (low, high)
+        )
+        axes.fill_between(days, lower, upper, color=_SUBJECT, alpha=alpha, linewidth=0)
+    axes.plot(came["day"].to_list(), came["close"].to_list(), color=_INK, linewidth=1.1)
+    axes.set_title(ticker)
+    axes.margins(x=0.01)
+    _few_dates(axes)
+
+
+def _few_dates(axes: Axes) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator: Any = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
+def _coverage(figure: Figure, content: ReportInput) -> None:
+    """Shares of outcomes inside the 80 and 90 % intervals, of every method."""
+    found = content.evaluation
+    colours = _colours(found)
+    years = found.coverage.filter(by="year")["group"].n_unique()
+    widths = [max(3, years), 3.2]
+    grid = figure.subplots(2, 2, width_ratios=widths, sharey="row", squeeze=False)
+    for row, level in zip(grid, (80, 90), strict=True):
+        for axes, by in zip(row, ("year", "volatility"), strict=True):
+            _covered(axes, found, by, level, colours)
+        row[0].set_ylabel(f"in the {level} % interval, %")
+    handles, names = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles[::-1], names[::-1], loc="outside lower center", ncols=8)
+
+
+def _covered(
+    axes: Axes, found: Evaluation, by: str, level: int, colours: Mapping[str, str]
+) -> None:
+    band = 100 * _TOLERANCE[by]
+    axes.axhspan(level - band, level + band, color="#f1f5f9", linewidth=0)
+    axes.axhline(level, color=_MUTED, linewidth=0.8)
+    places: dict[str, int] = {}
+    for name, colour in reversed(list(colours.items())):
+        own = _ordered(found.coverage.filter(method=name, by=by))
+        places = {group: place for place, group in enumerate(own["group"])}
+        mine = name == found.subject
+        axes.plot(
+            range(own.height),
+            (100 * own[f"in_{level}"]).to_list(),
+            color=colour,
+            marker="o",
+            markersize=5 if mine else 3,
+            linewidth=1.8 if mine else 0.9,
+            alpha=1 if mine else 0.75,
+            label=name,
+        )
+    axes.set_xticks(range(len(places)), list(places))
+    axes.set_title("by year" if by == "year" else "by volatility known that day")
+    axes.grid(visible=False, axis="x")
+
+
+def _pit(figure: Figure, content: ReportInput) -> None:
+    found = content.evaluation
+    axes = figure.subplots()
+    for name, colour in _colours(found).items():
+        own = found.pit.filter(method=name)
+        edges = [*own["low"].to_list(), 1.0]
+        height = (own["share"] / (own["high"] - own["low"])).to_list()
+        if name == found.subject:
+            axes.stairs(height, edges, fill=True, color=colour, alpha=0.25)
+        axes.stairs(
+            height,
+            edges,
+            color=colour,
+            linewidth=1.8 if name == found.subject else 0.9,
+            label=name,
+            baseline=None,
+        )
+    axes.axhline(1, color=_MUTED, linewidth=0.8)
+    axes.set_xticks(edges, [f"{edge:.2f}".rstrip("0").rstrip(".") for edge in edges])
+    axes.set_xlim(0, 1)
+    tallest = float((found.pit["share"] / (found.pit["high"] - found.pit["low"])).max())  # type: ignore[arg-type]
+    axes.set_ylim(0, max(1.3, 1.1 * tallest))
+    axes.set_xlabel("forecast probability")
+    axes.set_ylabel("outcomes over promised")
+    axes.legend(loc="lower center", ncols=8)
+
+
+def _over_time(figure: Figure, content: ReportInput) -> None:
+    found = content.evaluation
+    daily = found.daily.drop_nulls("qlike")
+    if daily.is_empty():
+        return
+    axes = figure.subplots()
+    for name, colour in reversed(list(_colours(found).items())):
+        own = daily.filter(method=name).sort("day")
+        window = min(ROLLING_DAYS, max(1, own.height // 3))
+        axes.plot(
+            own["day"].to_list(),
+            own["qlike"].rolling_mean(window).to_list(),
+            color=colour,
+            linewidth=1.8 if name == found.subject else 0.9,
+            label=name,
+        )
+    axes.set_ylabel("QLIKE")
+    axes.margins(x=0.01)
+    _few_dates(axes)
+    handles, names = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], names[::-1], ncols=4)
+
+
+def _skill_pictures(content: ReportInput) -> str:
+    """Skill by horizon and by ticker against the verdict's opponents."""
+    tallest = max(1, content.evaluation.skill.filter(by="ticker")["group"].n_unique())
+    height = 1.2 + 1.6 + min(16.0, 0.17 * tallest)
+    return _figure(_skill, content, (10.4, height))
+
+
+def _skill(figure: Figure, content: ReportInput) -> None:
+    found = content.evaluation
+    panels = [
+        (measure, other, title)
+        for measure, title in (("pinball", "pinball loss"), ("qlike", "QLIKE"))
+        for other in found.opponents(measure)[:1]
+    ]
+    panels = [panel for panel in panels if found.skill.filter(measure=panel[0]).height]
+    if not panels:
+        return
+    tickers = found.skill.filter(by="ticker")["group"].n_unique()
+    ratios = [1.0, max(1.0, min(16.0, 0.17 * tickers))]
+    grid = figure.subplots(2, len(panels), height_ratios=ratios, squeeze=False)
+    for column, (measure, other, title) in enumerate(panels):
+        own = found.skill.filter(measure=measure, other=other)
+        for row, by in enumerate(("horizon", "ticker")):
+            part = own.filter(by=by)
+            part = part.sort("skill") if by == "ticker" else part.sort("group", descending=True)
+            axes = grid[row][column]
+            _dots(axes, part)
+            named = f"{by}s ahead" if by == "horizon" else by
+            axes.set_title(
+                f"{title} below that of {other}, %, by {named.replace('horizons', 'sessions')}"
+            )
+
+
+def _dots(axes: Axes, part: pl.DataFrame) -> None:
+    sure = [t is not None and abs(t) >= 2 for t in part["t"]]  # noqa: PLR2004 - as the note says
+    colours = [_SUBJECT if value > 0 else "#dc2626" for value in part["skill"]]
+    axes.axvline(0, color=_MUTED, linewidth=0.8)
+    axes.hlines(range(part.height), 0, part["skill"].to_list(), color=_GRID, linewidth=1.2)
+    axes.scatter(
+        part["skill"].to_list(),
+        range(part.height),
+        s=22,
+        facecolors=[c if filled else "white" for c, filled in zip(colours, sure, strict=True)],
+        edgecolors=colours,
+        zorder=3,
+    )
+    axes.set_yticks(range(part.height), part["group"].to_list(), fontsize=7.5)
+    axes.set_ylim(-0.7, part.height - 0.3)
+    axes.grid(visible=False, axis="y")
+
+
+def _decisions(content: ReportInput) -> str:
+    """When the product trained, what came of it, and how far the universe had moved."""
+    if content.decisions is None or content.decisions.is_empty():
+        return ""
+    tried = content.decisions.filter(pl.col("challenger").is_not_null()).unique(
+        ["day", "challenger"], keep="first", maintain_order=True
+    )
+    lines = [
+        (
+            False,
+            [
+                str(row["day"]),
+                _text(row["decision"]),
+                _text(row["challenger"]),
+                f'<span style="white-space:normal">{_text(row["reason"])}</span>',
+            ],
+        )
+        for row in tried.sort("day").iter_rows(named=True)
+    ]
+    table = _table(["day", "decision", "challenger", "reason"], lines)
+    drawn = _figure(_timeline, content, (10.4, 2.4))
+    return f"{drawn}<details><summary>{len(lines)} trainings</summary>{table}</details>"
+
+
+def _timeline(figure: Figure, content: ReportInput) -> None:
+    assert content.decisions is not None
+    days = content.decisions.group_by("day").agg(pl.col("drift_share").first()).sort("day")
+    tried = content.decisions.filter(pl.col("challenger").is_not_null()).unique(
+        ["day", "challenger"], keep="first", maintain_order=True
+    )
+    axes = figure.subplots()
+    shares = [None if share is None else 100 * share for share in days["drift_share"]]
+    drawn = [share if share is not None else float("nan") for share in shares]
+    axes.fill_between(days["day"].to_list(), 0, drawn, color=_MUTED, alpha=0.25, linewidth=0)
+    for kept, label, face in ((True, "put in force", _SUBJECT), (False, "not kept", "white")):
+        part = tried.filter((pl.col("decision") == "trained") == kept)
+        axes.scatter(
+            part["day"].to_list(),
+            [-8] * part.height,
+            s=34,
+            facecolors=face,
+            edgecolors=_SUBJECT,
+            label=f"trained, {label}",
+            zorder=3,
+            clip_on=False,
+        )
+    axes.set_ylim(-16, max([30.0, *(share for share in drawn if share == share)]) * 1.1)  # noqa: PLR0124 - not NaN
+    axes.set_ylabel("drifted pairs, %")
+    axes.margins(x=0.01)
+    _few_dates(axes)
+    figure.legend(loc="outside lower center", ncols=2)
