@@ -3,13 +3,15 @@
 PYTHON ?= python3
 # Options of the bench: --quick, --only graph,backfill, --folder FOLDER (go on where it stopped).
 BENCH ?=
+# Options of the bars: --quick, --folder FOLDER (go on where it stopped), --again product.
+BARS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # uv from the PATH, else the one that this file installs beside the environment.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: help demo test fast lint dev bench clean install compare lock
+.PHONY: help demo test fast lint dev bench bars clean install compare lock
 
 help:
 	@echo "make demo    the whole graph over the sample market, then a forecast table"
@@ -18,6 +20,7 @@ help:
 	@echo "make lint    ruff, mypy, sqlfluff, hadolint"
 	@echo "make compare Prophet and AutoETS too, for 'stock-assets backtest' to compare with"
 	@echo "make bench   what runs cost, measured: hours; BENCH=--quick is a small one in minutes"
+	@echo "make bars    the forecasts against the bars, into docs/forecasting.md; BARS=--quick in a minute"
 	@echo "make clean   remove the environment and all that was made (the lake too)"
 
 demo: $(INSTALLED)
@@ -34,6 +37,9 @@ dev: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python bench/bench.py $(BENCH)
+
+bars: $(INSTALLED)
+	$(BIN)/python bench/bars.py $(BARS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

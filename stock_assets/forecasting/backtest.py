@@ -124,7 +124,7 @@ def cells_of(
     return pl.DataFrame(cells, schema=schema, orient="row").sort("day", "ticker")
 
 
-def replay_product(  # noqa: PLR0913, PLR0917
+def replay_product(  # noqa: PLR0913
     history: History,
     settings: Settings,
     tickers: Sequence[str],

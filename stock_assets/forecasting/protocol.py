@@ -17,6 +17,7 @@ from stock_assets.forecasting.labels import LABEL_SESSIONS, returns_ahead
 from stock_assets.forecasting.scoring import (
     Comparison,
     compare_daily,
+    group_means,
     interval_score,
     median_skill,
     pinball,
@@ -113,8 +114,8 @@ def evaluate(
     """Score the forecasts of several methods (name -> `FORECAST_COLUMNS`) under one protocol.
 
     `labelled` are rows of `labels`; `volatility` (day, ticker, volatility) is what was known of
-    each ticker's on the forecast's day, and divides cells into terciles. `subject` (the first method
-    without one) is compared with all others. Only cells that all methods answer, with finite
+    each ticker's on the forecast's day, and divides cells into terciles. `subject` (the first
+    method without one) is compared with all others. Only cells that all methods answer, with finite
     numbers, are compared. Raises `ValueError` when there are none, or a method answers one twice.
     """
     names = list(forecasts)
@@ -245,13 +246,9 @@ def _days(scored: Mapping[str, pl.DataFrame], by: str) -> pl.DataFrame:
         for name, rows in scored.items()
         for measure in MEASURES
     )
-    return (
-        wide.drop_nulls("group")
-        .group_by("group", "day")
-        .agg(pl.all().mean())
-        .sort("group", "day")
-        .with_columns(pl.col("group").cast(pl.String))
-    )
+    measures = [name for name in wide.columns if name not in {"group", "day"}]
+    means = group_means(wide.drop_nulls("group"), ["group", "day"], measures)
+    return means.with_columns(pl.col("group").cast(pl.String))
 
 
 def _compared(days: pl.DataFrame, subject: str, other: str, measure: str) -> Comparison:
@@ -277,7 +274,7 @@ def _of_method(
     name: str, rows: pl.DataFrame, days: pl.DataFrame, median: MedianSkill
 ) -> dict[str, Any]:
     errors = ["square", "absolute", "walk_square", "walk_absolute"]
-    means = rows.group_by("day").agg(pl.col(errors).mean()).sort("day").mean().row(0, named=True)
+    means = group_means(rows, ["day"], errors).mean().row(0, named=True)
     direction, ranks, price = median.direction, median.ranks, median.price
     return {
         "method": name,
@@ -326,7 +323,7 @@ def _comparisons(
         for measure in MEASURES:
             found = _compared(days["all"], subject, other, measure)
             mine, theirs = f"{measure} {subject}", f"{measure} {other}"
-            years = days["year"].group_by("group").agg(pl.col(mine, theirs).mean()).drop_nulls()
+            years = group_means(days["year"], ["group"], [mine, theirs]).drop_nulls()
             better = years.filter(pl.col(mine) < pl.col(theirs)).height
             counts = {"years": years.height, "years_better": better}
             rows.append({"other": other, "measure": measure, **_numbers(found), **counts})

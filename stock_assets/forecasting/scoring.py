@@ -19,6 +19,8 @@ from stock_assets.forecasting.labels import HORIZONS
 from stock_assets.lake.schemas import QUANTILE_NAMES, QUANTILES, Scores
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 MIN_TEST_DAYS = 20
@@ -184,8 +186,18 @@ def compare(rows: pl.DataFrame, loss: str, other: str) -> Comparison:
     A day counts once however many tickers it has; rows where either loss is null are left out.
     """
     both = rows.filter(pl.col(loss).is_not_null() & pl.col(other).is_not_null())
-    daily = both.group_by("day").agg(pl.col(loss).mean(), pl.col(other).mean()).sort("day")
+    daily = group_means(both, ["day"], [loss, other])
     return compare_daily(daily[loss].to_numpy(), daily[other].to_numpy())
+
+
+def group_means(rows: pl.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pl.DataFrame:
+    """Means of `columns` over each group, nulls left out; sorted by the group.
+
+    The same to the last bit each time, for rows in the same order: polars 2.1 adds the rows of a
+    group of several keys in an order that differs from one call to the next.
+    """
+    lists = rows.group_by(by).agg(pl.col(columns)).sort(by)
+    return lists.with_columns(pl.col(columns).list.mean())
 
 
 def compare_daily(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> Comparison:
@@ -223,14 +235,13 @@ def rank_correlation(rows: pl.DataFrame) -> RankCorrelation | None:
     ranked = rows.filter(pl.len().over(group) >= _MIN_RANKED).select(
         *group, *(pl.col(name).rank().over(group) for name in ("median_move", "actual_move"))
     )
-    daily = (
+    correlations = (
         ranked.group_by(group)
         .agg(pl.corr("median_move", "actual_move").alias("ic"))
         .filter(pl.col("ic").is_finite())
-        .group_by("day")
-        .agg(pl.col("ic").sort().mean())
-        .sort("day")
+        .sort(group)
     )
+    daily = group_means(correlations, ["day"], ["ic"])
     if daily.is_empty():
         return None
     values = daily["ic"].to_numpy()

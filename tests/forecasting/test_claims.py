@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from statistics import NormalDist
 
 import numpy as np
 import polars as pl
@@ -12,10 +13,11 @@ from stock_assets.calendars import WEEKDAYS, get_calendar
 from stock_assets.forecasting.claims import Claim, MedianSkill, proven, verdict
 from stock_assets.forecasting.labels import labels
 from stock_assets.forecasting.protocol import RETURNS, Evaluation, evaluate
-from stock_assets.forecasting.quantiles import GAUSSIAN
 from stock_assets.forecasting.scoring import Comparison, RankCorrelation
+from stock_assets.lake.schemas import QUANTILES
 
 FIRST = dt.date(2020, 1, 1)
+GAUSSIAN = tuple(NormalDist().inv_cdf(level) for level in QUANTILES)
 MARKETS, TICKERS, DAYS = 200, 8, 260
 
 

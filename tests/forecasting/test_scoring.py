@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from scipy.stats import spearmanr
 
 from stock_assets.calendars import WEEKDAYS, get_calendar
 from stock_assets.forecasting.forecasts import LakeVersions, make_forecasts
@@ -279,6 +278,8 @@ def test_direction_counts_calls_only() -> None:
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10_000), st.integers(5, 12))
 def test_rank_correlation_agrees_with_scipy(seed: int, tickers: int) -> None:
+    from scipy.stats import spearmanr
+
     rng = np.random.default_rng(seed)
     median, actual = rng.integers(0, 6, tickers).astype(float), rng.standard_normal(tickers)
     found = rank_correlation(moves(median.tolist(), actual.tolist(), days=3))
