@@ -302,7 +302,7 @@ def _score(folder: Path, market: Market, models: Sequence[str]) -> Measured:
 
 
 def _training(folder: Path, market: Market) -> dict[str, Any]:
-    """What one training and calibration costs on all that the market holds, alone on the machine."""
+    """What a training and a day's forecasts cost on all that the market holds, with no neighbour."""
     settings = load_settings(folder / market.name / "settings.toml")
     last = _last(settings)
     history = load_history(settings, market.first, last, drift=False)
