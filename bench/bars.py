@@ -45,7 +45,7 @@ from stock_assets.forecasting.backtest import (
     replay_product,
 )
 from stock_assets.forecasting.backtest_report import ReportInput, write_report
-from stock_assets.forecasting.baselines import METHODS
+from stock_assets.forecasting.baselines import METHODS, OPTIONAL
 from stock_assets.forecasting.labels import LABEL_SESSIONS, labels
 from stock_assets.forecasting.protocol import FORECAST_COLUMNS, evaluate
 from stock_assets.forecasting.registry import Registry
@@ -62,8 +62,8 @@ BUILT = ("candles", "quarantine", "bars", "features")
 
 PROCESSES = 2
 
-MODELS = (PRODUCT, *(name for name in METHODS if name not in {"prophet", "autoets"}))
-"""What is compared. Prophet and AutoETS take hours, and are there only where they are installed."""
+MODELS = (PRODUCT, *(name for name in METHODS if name not in OPTIONAL))
+"""What is compared where nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -302,7 +302,7 @@ def _score(folder: Path, market: Market, models: Sequence[str]) -> Measured:
 
 
 def _training(folder: Path, market: Market) -> dict[str, Any]:
-    """What a training and a day's forecasts cost on all that the market holds, with no neighbour."""
+    """What a training and a day's forecasts cost on all the market holds, with no neighbour."""
     settings = load_settings(folder / market.name / "settings.toml")
     last = _last(settings)
     history = load_history(settings, market.first, last, drift=False)

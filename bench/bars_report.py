@@ -113,7 +113,7 @@ def bars(market: Measured) -> Iterator[Bar]:
     own = found.methods.filter(method=found.subject).row(0, named=True)
     t = own["price_t"]
     told = (
-        "the median is the random walk's" if t is None else f"t {t:.1f}, R2 {percent(own['r2'], 2)}"
+        "the random walk's own" if t is None else f"t {t:.1f}, R2 {percent(own['r2'], 2)}"
     )
     met = _level(passed=t is None or t > -1.65, aimed=own["r2"] > 0)  # noqa: PLR2004
     yield Bar("median price against the random walk: t > -1.65; R2 above 0", told, met)
@@ -163,8 +163,8 @@ def _of_market(market: Measured) -> str:
         about,
         f"Verdict: {found.subject}: {found.verdict.sentence}.{alarms}",
         _methods(market),
-        "Pinball loss and Winkler score in 1/10,000 of log return; MAE, RMSE of price over the last "
-        "price. A dash: the median is the last price.",
+        "Pinball loss and Winkler score in 1/10,000 of log return; MAE, RMSE of price in % of the "
+        "last price. A dash: the median is the last price.",
         f"{found.subject} beside the others, loss below theirs:",
         _comparisons(found),
         f"Coverage of {found.subject}, and skill by year and tercile of the volatility known on "

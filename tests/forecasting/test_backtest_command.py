@@ -147,6 +147,7 @@ def test_an_empty_lake_says_what_to_run(shell: Shell) -> None:
     assert "holds no features; run `stock-assets run` first" in err
 
 
+@pytest.mark.slow
 def test_the_same_backtest_makes_the_same_page(full: Shell, sessions: list[dt.date]) -> None:
     pages = [full.folder / name for name in ("one.html", "other.html")]
     for page in pages:
