@@ -112,9 +112,7 @@ def bars(market: Measured) -> Iterator[Bar]:
         yield _coverage(found, level)
     own = found.methods.filter(method=found.subject).row(0, named=True)
     t = own["price_t"]
-    told = (
-        "the random walk's own" if t is None else f"t {t:.1f}, R2 {percent(own['r2'], 2)}"
-    )
+    told = "the random walk's own" if t is None else f"t {t:.1f}, R2 {percent(own['r2'], 2)}"
     met = _level(passed=t is None or t > -1.65, aimed=own["r2"] > 0)  # noqa: PLR2004
     yield Bar("median price against the random walk: t > -1.65; R2 above 0", told, met)
 
