@@ -137,7 +137,9 @@ def _on_direction(median: MedianSkill, sure: set[str]) -> str:
     """Whether the median is better than the random walk; "no skill" unless a test says so."""
     claims = median.claims()
     if not claims:
-        return "no skill on direction: the median is the random walk's"
+        return (
+            "no skill on direction: no better than the random walk, as the median is the last price"
+        )
     numbers = []
     if median.direction is not None:
         right, up = 1 - median.direction.loss, 1 - median.direction.other

@@ -48,7 +48,10 @@ def beside(loss: float, t: float | None, days: int = 500) -> Comparison:
 @pytest.mark.parametrize(
     ("median", "said"),
     [
-        (MedianSkill(None, None, None), "no skill on direction: the median is the random walk's"),
+        (
+            MedianSkill(None, None, None),
+            "no better than the random walk, as the median is the last price",
+        ),
         (MedianSkill(beside(0.49, 1.0), None, beside(0.99, 1.1)), "no better than the random walk"),
         (MedianSkill(beside(0.4, 4.0), None, beside(0.99, 1.1)), "better than the random walk on"),
         (MedianSkill(beside(0.49, 1.0), None, beside(1.1, -4.0)), "worse than the random walk"),
@@ -67,7 +70,7 @@ def test_volatility_is_told_with_its_size_and_its_t() -> None:
         {80: 0.796, 90: 0.9},
     )
     assert found.sentence == (
-        "no skill on direction: the median is the random walk's; "
+        "no skill on direction: no better than the random walk, as the median is the last price; "
         "volatility 11.0 % better than garch (t 3.6); "
         "volatility 1.0 % better than har, which may be luck (t 1.1); "
         "pinball 1.5 % better than ewma (t 4.0); "
