@@ -240,7 +240,7 @@ def _replay(folder: Path, markets: Sequence[Market], models: Sequence[str]) -> N
 def _replay_one(folder: Path, first: dt.date, name: str) -> None:
     settings = load_settings(folder / "settings.toml")
     last = _last(settings)
-    history = load_history(settings, first, last, drift=name == PRODUCT)
+    history = load_history(settings, settings.tickers, first, last, drift=name == PRODUCT)
     began, cpu = time.monotonic(), time.process_time()
     if name == PRODUCT:
         replay = replay_product(
@@ -305,7 +305,7 @@ def _training(folder: Path, market: Market) -> dict[str, Any]:
     """What a training and a day's forecasts cost on all the market holds, with no neighbour."""
     settings = load_settings(folder / market.name / "settings.toml")
     last = _last(settings)
-    history = load_history(settings, market.first, last, drift=False)
+    history = load_history(settings, settings.tickers, market.first, last, drift=False)
     with tempfile.TemporaryDirectory(prefix="stock-assets-bars-") as empty:
         registry = ReplayRegistry(Registry(Path(empty)))
         before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()

@@ -108,7 +108,7 @@ def _run(
     from stock_assets.forecasting.registry import Registry  # noqa: PLC0415
 
     console.say(f"reading the lake, {first} to {last} ...")
-    history = load_history(settings, first, last, drift=PRODUCT in names)
+    history = load_history(settings, tickers, first, last, drift=PRODUCT in names)
     forecasts, decisions = {}, None
     for name in names:
         console.say(f"{name} ...")

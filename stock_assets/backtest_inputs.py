@@ -32,18 +32,24 @@ MIN_DAYS = MIN_TEST_DAYS + LABEL_SESSIONS
 
 
 def load_history(
-    settings: Settings, first: dt.date, last: dt.date, *, drift: bool = True
+    settings: Settings,
+    tickers: Sequence[str],
+    first: dt.date,
+    last: dt.date,
+    *,
+    drift: bool = True,
 ) -> History:
     """The lake's history for a backtest of `first` to `last`; without `drift` no shares of it.
 
-    Raises `LakeError` when there are no bars or features there, `SliceError` when there are too
-    few days of them.
+    All tickers' history, as trainings are pooled. Raises `LakeError` when there are no bars or
+    features of `tickers` on those days, `SliceError` when there are too few days of them.
     """
     begin = data_start(settings, first)
     with connect(Lake(settings.lake_dir)) as connection:
         bars = rows(connection, "bars", begin, outcome_end(settings, last))
         features = rows(connection, "features", begin, last)
-        _refuse_too_little(settings, bars, features, first, last)
+        asked = pl.col("day").is_between(first, last) & pl.col("ticker").is_in(list(tickers))
+        _refuse_too_little(settings, bars.filter(asked), features.filter(asked), first, last)
         shares = _drift_shares(connection, settings, features, first, last) if drift else {}
         return History(features, bars, shares, latest_before(connection, "models", first))
 
@@ -85,17 +91,17 @@ def _refuse_too_little(
     first: dt.date,
     last: dt.date,
 ) -> None:
-    inside = pl.col("day").is_between(first, last)
     for name, frame in (("bars", bars), ("features", features)):
-        if frame.filter(inside).is_empty():
+        if frame.is_empty():
             message = (
-                f"the lake {settings.lake_dir} holds no {name} from {first} to {last}; run "
+                f"the lake {settings.lake_dir} holds no {name} from {first} to {last} of the "
+                "tickers asked; run "
                 f"`stock-assets run --from {settings.partitions.first_day} --assets "
                 "candles,quarantine,bars,features` (the first day carries all earlier history), "
                 "or ask for other days"
             )
             raise LakeError(message)
-    days = bars.filter(inside)["day"].n_unique()
+    days = bars["day"].n_unique()
     if days < MIN_DAYS:
         message = (
             f"{first} to {last} has bars on {days} days: too few to test anything; "

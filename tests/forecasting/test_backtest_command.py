@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import polars as pl
 import pytest
 
 from stock_assets import cli
@@ -17,8 +18,6 @@ from stock_assets.slices import Slice
 if TYPE_CHECKING:
     import datetime as dt
     from pathlib import Path
-
-    import polars as pl
 
 SETTINGS = """
 [lake]
@@ -139,6 +138,15 @@ def test_errors_name_the_culprit_and_the_fix(
     assert found == code
     assert said in err.replace("\n", " ")
     assert out == ""
+
+
+def test_a_ticker_without_bars_says_so(shell: Shell, bars: pl.DataFrame) -> None:
+    others = bars.filter(pl.col("ticker") != "F")
+    shell.lake.write("bars", others, Slice(None, bars["day"].max(), tuple("ABCDE")))
+    days = ("--from", "2023-06-01", "--to", "2024-06-03")
+    code, _, err = shell(*days, "--tickers", "F", "--models", "ewma")
+    assert code == 4
+    assert "holds no bars from 2023-06-01 to 2024-06-03 of the tickers asked; run" in err
 
 
 def test_an_empty_lake_says_what_to_run(shell: Shell) -> None:

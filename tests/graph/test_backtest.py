@@ -43,7 +43,7 @@ def _few_days_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def replayed(market: Market, first: dt.date, last: dt.date, registry: Path) -> Replay:
-    history = backtest_inputs.load_history(market.settings, first, last)
+    history = backtest_inputs.load_history(market.settings, market.settings.tickers, first, last)
     return replay_product(
         history,
         market.settings,
@@ -88,7 +88,11 @@ def test_a_backtest_equals_the_evenings(
 def test_drift_that_the_lake_does_not_hold_is_measured_as_the_lake_would_have(
     lived: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = backtest_inputs.load_history(lived.settings, FIRST, LAST).drift_shares
+    def shares() -> object:
+        asked = (lived.settings, lived.settings.tickers, FIRST, LAST)
+        return backtest_inputs.load_history(*asked).drift_shares
+
+    held = shares()
     assert held
     asked = backtest_inputs.rows
 
@@ -96,7 +100,7 @@ def test_drift_that_the_lake_does_not_hold_is_measured_as_the_lake_would_have(
         return Drift.create_empty() if table == "drift" else asked(connection, table, *more)
 
     monkeypatch.setattr(backtest_inputs, "rows", without_drift)
-    assert backtest_inputs.load_history(lived.settings, FIRST, LAST).drift_shares == held
+    assert shares() == held
 
 
 def test_a_backtest_begins_long_before_the_first_partition(lived: Market, tmp_path: Path) -> None:
