@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stock_assets.drift.verdict import universe_verdict
+from stock_assets.drift.verdict import drifted_shares, universe_verdict
 from stock_assets.lake.schemas import Drift
 from stock_assets.settings import Settings
 
@@ -113,3 +113,18 @@ def test_the_share_is_that_of_a_plain_count(values):
         assert {reason.feature for reason in verdict.reasons} == {
             feature for (_, feature), d in values.items() if d is not None and d >= 1
         }
+
+
+PAIRS = st.dictionaries(
+    st.tuples(st.sampled_from("ABC"), st.sampled_from(["ret_1d", "gap_1d"])),
+    st.none() | st.floats(0, 3),
+    max_size=6,
+)
+
+
+@given(st.lists(PAIRS, max_size=4))
+def test_shares_of_many_days_are_those_of_the_verdicts(days):
+    drift = pl.concat(
+        [measured({}), *(measured(v, DAY + dt.timedelta(n)) for n, v in enumerate(days))]
+    )
+    assert drifted_shares(drift) == {v.day: v.share for v in universe_verdict(drift, MARKET)}
