@@ -122,6 +122,14 @@ def run(
     raise typer.Exit(code)
 
 
+def _print_macros(wanted: bool) -> None:
+    if wanted:
+        from stock_assets.lake.views import macros  # noqa: PLC0415
+
+        print(macros(), end="")  # noqa: T201
+        raise typer.Exit
+
+
 @app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="SQL over the lake's tables by name.")],
@@ -130,6 +138,15 @@ def sql(
         Path | None, typer.Option(metavar="FILE", help="Write to FILE.csv or FILE.parquet.")
     ] = None,
     as_json: JsonOption = False,
+    macros: Annotated[  # noqa: ARG001 - its callback prints them, and that is all
+        bool,
+        typer.Option(
+            "--macros",
+            callback=_print_macros,
+            is_eager=True,
+            help="Print the macros on forecasts, to use them in a DuckDB of your own.",
+        ),
+    ] = False,
 ) -> None:
     """Query the lake with DuckDB: candles, bars, features, drift, models, forecasts, scores ..."""
     import duckdb  # noqa: PLC0415

@@ -2,12 +2,14 @@
 
 A connection sees one consistent version of each table, fixed when it was made; filters on day and
 ticker reach the Parquet files (file pruning by Delta's statistics, row groups by Parquet's).
-`stock-assets sql`, the assets and the checks all query through here.
+`stock-assets sql`, the assets and the checks all query through here. Where `forecasts` is seen, so
+are the macros that ask a forecast for more than its quantiles (`macros.sql`).
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -55,7 +57,14 @@ def register_views(
         ).to_arrow(),
     )
     connection.execute(f"create or replace view {VERSIONS} as from {VERSIONS}__arrow")
+    if tables is None or "forecasts" in tables:
+        connection.execute(macros())
     return versions
+
+
+def macros() -> str:
+    """SQL that makes the forecasts' macros in any DuckDB: probability_above and its kin."""
+    return Path(__file__).with_name("macros.sql").read_text(encoding="utf-8")
 
 
 def versions_of(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
