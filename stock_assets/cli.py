@@ -122,7 +122,7 @@ def run(
     raise typer.Exit(code)
 
 
-def _print_macros(wanted: bool) -> None:
+def _print_macros(wanted: bool) -> None:  # noqa: FBT001 - a callback gets the option's value
     if wanted:
         from stock_assets.lake.views import macros  # noqa: PLC0415
 

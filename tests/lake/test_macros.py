@@ -55,7 +55,7 @@ def forecasts(draw: st.DrawFn) -> pl.DataFrame:
     return rows_of(last, sigma, np.array(returns) / 1000)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(forecasts(), st.floats(-0.15, 0.15), st.floats(1e-4, 1 - 1e-4))
 def test_sql_and_python_agree(
     own_duckdb: duckdb.DuckDBPyConnection, rows: pl.DataFrame, ahead: float, probability: float
