@@ -22,6 +22,7 @@ import typer
 from stock_assets import console
 from stock_assets.backtest_commands import backtest
 from stock_assets.errors import SliceError, StockAssetsError
+from stock_assets.forecast_commands import forecast
 from stock_assets.options import (
     JsonOption,
     SettingsOption,
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 
 app.command()(backtest)
+app.command()(forecast)
 
 DEMO_LAST_DAY = dt.date(2026, 6, 30)
 """The demo's slice: from the sample's first partition day to here."""

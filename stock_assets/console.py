@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
     from stock_assets.drift.verdict import Verdict
     from stock_assets.forecasting.scoring import Summary
+    from stock_assets.outlook import HorizonOutlook, Outlook
     from stock_assets.overview import StaleTicker, TableStatus
 
 _WIDE = 136
 """Columns that a forecast table needs; a narrower terminal wraps lines, not cells."""
+
+_RARE = 0.001
+"""Probability below which a forecast's tail is not to be taken by its number."""
 
 messages = Console(stderr=True, highlight=False)
 results = Console(highlight=False)
@@ -114,6 +118,66 @@ def _price(value: float) -> str:
     """Five significant digits or two decimals, whichever says more."""
     decimals = max(2, 5 - len(str(int(abs(value))))) if value < 1000 else 2  # noqa: PLR2004
     return f"{value:,.{decimals}f}".replace(",", " ")
+
+
+def outlook_parts(found: Outlook) -> list[Table | str]:
+    """The forecast of one ticker: what it is, its table, and what one has to know."""
+    source = found.model + (
+        "" if found.model_version is None else f" (version {found.model_version})"
+    )
+    if found.model_since is not None:
+        source += f", in force since {found.model_since} ({found.model_sessions} sessions)"
+    parts: list[Table | str] = [
+        f"{found.ticker}  {_price(found.last_price)} {found.currency}".rstrip()
+        + f"  at the close of {found.day} ({found.exchange})",
+        f"Forecast by {source}: {found.model_reason}",
+        *(f"! {warning}" for warning in found.warnings),
+        _outlook_table(found),
+    ]
+    if found.horizons[0].above or found.horizons[0].below:
+        parts.append(
+            "Ends: at that session's close. Touched: traded at the level by then, which is a rough "
+            "figure (reflection principle)."
+        )
+    parts.append(f"Lately, {found.record}")
+    return parts
+
+
+def _outlook_table(found: Outlook) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("ahead", justify="right")
+    table.add_column("session", no_wrap=True)
+    table.add_column("median", justify="right", no_wrap=True)
+    for level in ("50 %", "80 %", "90 %"):
+        table.add_column(f"{level} range", justify="right", no_wrap=True)
+    table.add_column("sigma", justify="right")
+    first = found.horizons[0]
+    for word, asked in (("above", first.above), ("below", first.below)):
+        if asked is not None:
+            label = f"{word} {_price(asked.price)}\nends  (touched)"
+            table.add_column(label, justify="right", no_wrap=True, style="bold")
+    for item in found.horizons:
+        table.add_row(*_outlook_row(item))
+    return table
+
+
+def _outlook_row(item: HorizonOutlook) -> list[str]:
+    cells = [str(item.horizon), f"{item.target_day:%a %Y-%m-%d}", _price(item.median)]
+    for low, high in (item.range_50, item.range_80, item.range_90):
+        cells.append(f"{_price(low)} .. {_price(high)}")
+    cells.append(f"{100 * item.sigma:.1f} %")
+    asked = (level for level in (item.above, item.below) if level is not None)
+    cells += [f"{_chance(level.ends_beyond)}  (~{100 * level.touched:.0f} %)" for level in asked]
+    return cells
+
+
+def _chance(probability: float) -> str:
+    """In per cent. No more is claimed of the tails than that they are there."""
+    if probability < _RARE:
+        return "< 0.1 %"
+    if probability > 1 - _RARE:
+        return "> 99.9 %"
+    return f"{100 * probability:.1f} %"
 
 
 def verdict_lines(verdict: Verdict | None, page: str | None) -> list[str]:

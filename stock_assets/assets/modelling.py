@@ -6,6 +6,7 @@ and come out.
 
 import base64
 import datetime as dt
+from collections.abc import Iterator
 
 import dagster as dg
 import duckdb
@@ -14,6 +15,7 @@ import polars as pl
 from stock_assets.assets.checks import checked_asset
 from stock_assets.assets.common import report, slice_of, spec
 from stock_assets.assets.lake_resource import LakeResource
+from stock_assets.assets.live_check import LIVE_CHECK_SPEC, forecasts_keep_their_promise
 from stock_assets.automation.conditions import FOLLOW_THE_MODEL, RETRAIN_WHEN_DRIFT_FAILS
 from stock_assets.calendars import get_calendar
 from stock_assets.drift.verdict import universe_verdict
@@ -140,7 +142,18 @@ def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
 def build_scores(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     """The asset of scores: what forecasts were worth whose target day is in the slice."""
 
-    @checked_asset(spec("scores", grid, deps=("bars", "forecasts")), settings, grid)
+    def live_check(
+        context: dg.AssetExecutionContext, lake: LakeResource
+    ) -> Iterator[dg.AssetCheckResult]:
+        yield forecasts_keep_their_promise(lake, settings, slice_of(context, grid))
+
+    @checked_asset(
+        spec("scores", grid, deps=("bars", "forecasts")),
+        settings,
+        grid,
+        more_specs=[LIVE_CHECK_SPEC],
+        more_results=live_check,
+    )
     def scores(context: dg.AssetExecutionContext, lake: LakeResource) -> None:
         area = slice_of(context, grid)
         days = grid.days_of(area)

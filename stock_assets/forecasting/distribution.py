@@ -103,7 +103,7 @@ class PriceDistributions:
         """
         wanted = self._each(probability)
         if not np.all((wanted > 0) & (wanted < 1)):
-            message = f"a probability of {probability} has no price; it must be above 0 and below 1"
+            message = f"a probability of {wanted} has no price; it must be above 0 and below 1"
             raise ValueError(message)
         # As `_LOG_ODDS` are computed: a level of the table then gives its very quantile.
         odds = np.log(wanted / (1 - wanted))

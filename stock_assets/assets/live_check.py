@@ -1,0 +1,61 @@
+"""The check on `scores` that live forecasts keep their promise: coverage and skill in their band.
+
+What counts as leaving the band is decided in `forecasting/live_check.py`; here a slice of the lake
+goes in and a check's result comes out.
+"""
+
+import dagster as dg
+
+from stock_assets.assets.lake_resource import LakeResource
+from stock_assets.calendars import get_calendar
+from stock_assets.forecasting.live_check import LiveVerdict, live_verdict
+from stock_assets.lake.views import rows
+from stock_assets.settings import Settings
+from stock_assets.slices import Slice
+
+LIVE_CHECK = "forecasts_keep_their_promise"
+
+LIVE_CHECK_SPEC = dg.AssetCheckSpec(
+    LIVE_CHECK,
+    asset="scores",
+    description=(
+        "Warns when, over an exchange's latest target days up to the slice's last, the 80 or 90 % "
+        "interval held too few or too many outcomes or the forecasts were worse than the "
+        "baseline's, by more than luck explains. The band is set under [scores]."
+    ),
+)
+
+
+def forecasts_keep_their_promise(
+    lake: LakeResource, settings: Settings, area: Slice
+) -> dg.AssetCheckResult:
+    """The result over each exchange of the slice, whichever of its tickers the slice has."""
+    exchanges = sorted({settings.instrument(ticker).exchange for ticker in area.tickers})
+    verdicts = [_verdict(lake, settings, exchange, area) for exchange in exchanges]
+    failed = [verdict for verdict in verdicts if verdict.failures]
+    return dg.AssetCheckResult(
+        asset_key="scores",
+        check_name=LIVE_CHECK,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.WARN,
+        # What failed comes first: it is what one reads in a list.
+        description="; ".join(
+            verdict.sentence for verdict in sorted(verdicts, key=lambda item: not item.failures)
+        ),
+        metadata={
+            # The UI plots every number over time.
+            f"{verdict.exchange}: {100 * item.nominal:.0f} % coverage": round(item.covered, 4)
+            for verdict in verdicts
+            if verdict.days
+            for item in verdict.coverages
+        },
+    )
+
+
+def _verdict(lake: LakeResource, settings: Settings, exchange: str, area: Slice) -> LiveVerdict:
+    tickers = [item.ticker for item in settings.universe if item.exchange == exchange]
+    # Sessions, of which a day or two may have no score: twice as many surely hold the window.
+    first = get_calendar(exchange).back(area.last_date, 2 * settings.scores.window)
+    with lake.get_connection("scores") as connection:
+        found = rows(connection, "scores", first, area.last_date, tickers=tickers)
+    return live_verdict(found, exchange, settings.scores)

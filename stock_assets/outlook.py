@@ -1,0 +1,302 @@
+"""What is forecast of one ticker, and what one has to know to rely on it: `stock-assets forecast`.
+
+Gathers what the lake holds of it: probabilities come from `forecasting/distribution.py`, how such
+forecasts did from `forecasting/scoring.py`. How it is drawn on a terminal is in `console.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from stock_assets.calendars import get_calendar
+from stock_assets.errors import LakeError, SliceError
+from stock_assets.forecasting.baseline import BASELINE
+from stock_assets.forecasting.distribution import PriceDistributions
+from stock_assets.forecasting.live_check import recent_scores
+from stock_assets.forecasting.scoring import summarise
+from stock_assets.lake.splits import read_splits
+from stock_assets.lake.views import rows
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable
+
+    import duckdb
+
+    from stock_assets.forecasting.distribution import Floats
+    from stock_assets.settings import Settings
+
+TABLES_READ = ("forecasts", "models", "scores", "bars")
+"""What `outlook` needs of the lake."""
+
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class LevelChances:
+    """How likely a level is, by the session ahead; 0 to 1."""
+
+    price: float
+    ends_beyond: float
+    touched: float
+    """Roughly, on the way there: see `PriceDistributions.probability_touch`."""
+
+
+@dataclass(frozen=True)
+class HorizonOutlook:
+    """The closing price some sessions ahead. Each range is (low, high)."""
+
+    horizon: int
+    target_day: dt.date
+    median: float
+    range_50: tuple[float, float]
+    range_80: tuple[float, float]
+    range_90: tuple[float, float]
+    sigma: float
+    """Standard deviation of the log return to the target day."""
+    above: LevelChances | None
+    below: LevelChances | None
+    """The levels that were asked for."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The forecast of a ticker made on one day. Prices are in that day's shares."""
+
+    ticker: str
+    exchange: str
+    day: dt.date
+    last_price: float
+    currency: str
+    model: str
+    model_version: int | None
+    model_since: dt.date | None
+    """Day it was put in force; None for the baseline."""
+    model_sessions: int | None
+    """Sessions it had been in force on the forecast's day; None for the baseline."""
+    model_reason: str
+    """Why it answers."""
+    horizons: tuple[HorizonOutlook, ...]
+    warnings: tuple[str, ...]
+    """What keeps the forecast from being about now: it is old, or the shares have changed."""
+    record: str
+    """How such forecasts did lately, with no more claimed than tests bear."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about a ticker; a level is None where none is."""
+
+    ticker: str
+    day: dt.date | None = None
+    """The forecast's day; None: the latest."""
+    horizon: int | None = None
+    """One session ahead only; None: all that were forecast."""
+    above: float | None = None
+    below: float | None = None
+
+
+def outlook(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, question: Question, now: dt.datetime
+) -> Outlook:
+    """Answer from a connection that sees `TABLES_READ`.
+
+    Raises `SliceError` for a ticker, day or horizon without a forecast, `LakeError` when there is
+    none of the ticker at all yet.
+    """
+    ticker, exchange = question.ticker, _exchange(settings, question.ticker)
+    forecasts = _forecasts(connection, question, exchange)
+    made = forecasts.row(0, named=True)
+    day: dt.date = made["day"]
+    warnings = _splits_since(settings, ticker, day, now)
+    if question.day is None:
+        warnings = [*_staleness(connection, ticker, day, exchange, now), *warnings]
+    since, reason = _why_this_model(connection, ticker, day, made["model"])
+    return Outlook(
+        ticker=ticker,
+        exchange=exchange,
+        day=day,
+        last_price=made["last_price"],
+        currency=made["currency"],
+        model=made["model"],
+        model_version=made["model_version"],
+        model_since=since,
+        model_sessions=None if since is None else _sessions_between(exchange, since, day),
+        model_reason=reason,
+        horizons=_horizons(forecasts, question),
+        warnings=tuple(warnings),
+        record=_record(connection, settings, exchange, day),
+    )
+
+
+def _exchange(settings: Settings, ticker: str) -> str:
+    if ticker in settings.instruments:
+        return settings.instrument(ticker).exchange
+    by_capitals = {name.upper(): name for name in settings.tickers}
+    close = difflib.get_close_matches(ticker.upper(), by_capitals, n=1)
+    hint = (
+        f"did you mean {by_capitals[close[0]]}?"
+        if close
+        else f"use one of {', '.join(settings.tickers[:_SHOWN])}"
+        + (", ..." if len(settings.tickers) > _SHOWN else "")
+    )
+    raise SliceError(f"ticker {ticker!r} is not in the universe of these settings; {hint}")
+
+
+def _forecasts(
+    connection: duckdb.DuckDBPyConnection, question: Question, exchange: str
+) -> pl.DataFrame:
+    """The rows of the day asked for, one a horizon; all that the lake holds of the day."""
+    ticker, day = question.ticker, question.day
+    days = [
+        found
+        for (found,) in connection.execute(
+            "select distinct day from forecasts where ticker = ? order by day", [ticker]
+        ).fetchall()
+    ]
+    if not days:
+        message = (
+            f"there is no forecast of {ticker} in the lake yet; make one with: stock-assets run "
+            "(all days), or stock-assets run --from DAY --to DAY"
+        )
+        raise LakeError(message)
+    if day is not None and day not in days:
+        raise SliceError(_no_forecast_on(ticker, day, days, exchange))
+    day = day or days[-1]
+    found = rows(connection, "forecasts", day, day, tickers=[ticker])
+    if question.horizon is None:
+        return found
+    chosen = found.filter(pl.col("horizon") == question.horizon)
+    if chosen.is_empty():
+        there = ", ".join(str(item) for item in found["horizon"])
+        message = (
+            f"no forecast of {ticker} looks {question.horizon} session(s) ahead on {day}; "
+            f"--horizon may be {there}"
+        )
+        raise SliceError(message)
+    return chosen
+
+
+def _no_forecast_on(ticker: str, day: dt.date, days: list[dt.date], exchange: str) -> str:
+    why = get_calendar(exchange).why_closed(day)
+    earlier = [known for known in days if known < day]
+    near = earlier[-1] if earlier else days[0]
+    return (
+        f"no forecast of {ticker} was made on {day}"
+        + (f" ({why})" if why else "")
+        + f"; the nearest {'before' if earlier else 'after'} it: --day {near}"
+    )
+
+
+def _why_this_model(
+    connection: duckdb.DuckDBPyConnection, ticker: str, day: dt.date, model: str
+) -> tuple[dt.date | None, str]:
+    """The day the model was put in force (None for the baseline), and the decision's reason."""
+    # A model's own decision is its earliest; for the baseline the latest says what kept it there.
+    chosen = "max_by" if model == BASELINE else "min_by"
+    found = connection.execute(
+        f"select {chosen}((day, reason), day) from models "  # noqa: S608
+        "where ticker = ? and model = ? and day <= ?",
+        [ticker, model, day],
+    ).fetchall()
+    decision = found[0][0]
+    if model == BASELINE:
+        return None, decision[1] if decision else "no model was in force, or too little was known"
+    return decision or (None, "its decision is not in the table models")
+
+
+def _horizons(forecasts: pl.DataFrame, question: Question) -> tuple[HorizonOutlook, ...]:
+    distributions = PriceDistributions.of(forecasts)
+    ranges = {
+        level: list(zip(*(ends.tolist() for ends in distributions.interval(level)), strict=True))
+        for level in (0.5, 0.8, 0.9)
+    }
+    above = _chances(question.above, distributions, distributions.probability_above)
+    below = _chances(question.below, distributions, distributions.probability_below)
+    return tuple(
+        HorizonOutlook(
+            horizon=row["horizon"],
+            target_day=row["target_day"],
+            median=row["price_q50"],
+            range_50=ranges[0.5][place],
+            range_80=ranges[0.8][place],
+            range_90=ranges[0.9][place],
+            sigma=row["sigma"],
+            above=above[place],
+            below=below[place],
+        )
+        for place, row in enumerate(forecasts.iter_rows(named=True))
+    )
+
+
+def _chances(
+    price: float | None, distributions: PriceDistributions, beyond: Callable[[float], Floats]
+) -> list[LevelChances | None]:
+    """One of each forecast."""
+    if price is None:
+        return [None] * len(distributions.last_price)
+    ends, touched = beyond(price).tolist(), distributions.probability_touch(price).tolist()
+    return [LevelChances(price, *chances) for chances in zip(ends, touched, strict=True)]
+
+
+def _staleness(
+    connection: duckdb.DuckDBPyConnection,
+    ticker: str,
+    day: dt.date,
+    exchange: str,
+    now: dt.datetime,
+) -> list[str]:
+    """Whether a session has ended since the forecast was made, and what to do about it."""
+    latest = get_calendar(exchange).latest_closed(now)
+    if latest <= day:
+        return []
+    found = connection.execute("select max(day) from bars where ticker = ?", [ticker]).fetchall()
+    bar = found[0][0]
+    behind = _sessions_between(exchange, day, latest)
+    plural = "s" if behind > 1 else ""
+    what = (
+        f"the lake has bars up to {bar} that were not forecast from"
+        if bar is not None and bar > day
+        else "newer candles are not in the lake"
+    )
+    following = get_calendar(exchange).after(day, 1)[0]
+    advice = f"next: stock-assets run --from {following}"
+    return [f"made on {day}, {behind} session{plural} ago: {what}; {advice}"]
+
+
+def _splits_since(settings: Settings, ticker: str, day: dt.date, now: dt.datetime) -> list[str]:
+    """Splits after the forecast's day: its prices, and the levels asked for, are older shares'."""
+    found = []
+    for split in read_splits(settings.lake.splits):
+        if split.ticker != ticker or not day < split.day <= now.date():
+            continue
+        factor = float(split.before / split.after)
+        found.append(
+            f"split on {split.day}, {split.before} old shares for {split.after} new ones: all "
+            f"prices here, and the levels asked for, are in the shares of {day}; times {factor:.6g}"
+            " they are in the shares since"
+        )
+    return found
+
+
+def _record(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, exchange: str, day: dt.date
+) -> str:
+    """How forecasts of the exchange did over the latest target days up to the forecast's day."""
+    tickers = [item.ticker for item in settings.universe if item.exchange == exchange]
+    window = settings.scores.window
+    first = get_calendar(exchange).back(day, 2 * window)
+    recent = recent_scores(rows(connection, "scores", first, day, tickers=tickers), window)
+    if recent.is_empty():
+        return f"{exchange}: no forecast had reached its target day by {day}"
+    return f"{exchange}: {summarise(recent).sentence}"
+
+
+def _sessions_between(exchange: str, first: dt.date, last: dt.date) -> int:
+    """Sessions after `first` up to `last`."""
+    calendar = get_calendar(exchange)
+    return len(calendar.between(first, last)) - calendar.is_session(first)
