@@ -14,6 +14,7 @@ import pytest
 
 from stock_assets import cli
 from stock_assets.lake.store import Lake
+from stock_assets.lake.views import macros
 from stock_assets.slices import Slice
 
 SETTINGS = """
@@ -108,6 +109,13 @@ def test_sql_shows_columns_of_the_same_name_and_wide_rows_whole(shell: Shell) ->
     assert (code, json.loads(out)) == (0, [{"a": 1, "a_2": 2, "a_3": 3}])
     _, out, _ = shell("sql", "select * from models")
     assert "features_version" in out
+
+
+def test_sql_prints_the_macros_for_a_duckdb_of_ones_own(shell: Shell) -> None:
+    code, out, _ = shell("sql", "--macros")
+    assert (code, out) == (0, macros())
+    query = "select count(probability_above(f, 300)) as n from forecasts f"
+    assert shell("sql", query, "--json")[1].strip() == '[{"n":0}]'
 
 
 def test_sql_errors_are_wrong_use(shell: Shell) -> None:
