@@ -16,7 +16,7 @@ from stock_assets.calendars import get_calendar
 from stock_assets.errors import LakeError, SliceError
 from stock_assets.forecasting.baseline import BASELINE
 from stock_assets.forecasting.distribution import PriceDistributions
-from stock_assets.forecasting.live_check import recent_scores
+from stock_assets.forecasting.live_check import live_scores_start, live_verdict, recent_scores
 from stock_assets.forecasting.scoring import summarise
 from stock_assets.lake.splits import read_splits
 from stock_assets.lake.views import rows
@@ -82,7 +82,7 @@ class Outlook:
     """Why it answers."""
     horizons: tuple[HorizonOutlook, ...]
     warnings: tuple[str, ...]
-    """What keeps the forecast from being about now: it is old, or the shares have changed."""
+    """What to know before relying on it: it is old, shares have changed, or such forecasts fail."""
     record: str
     """How such forecasts did lately, with no more claimed than tests bear."""
 
@@ -116,6 +116,7 @@ def outlook(
     if question.day is None:
         warnings = [*_staleness(connection, ticker, day, exchange, now), *warnings]
     since, reason = _why_this_model(connection, ticker, day, made["model"])
+    record, failures = _record(connection, settings, exchange, day)
     return Outlook(
         ticker=ticker,
         exchange=exchange,
@@ -128,8 +129,8 @@ def outlook(
         model_sessions=None if since is None else _sessions_between(exchange, since, day),
         model_reason=reason,
         horizons=_horizons(forecasts, question),
-        warnings=tuple(warnings),
-        record=_record(connection, settings, exchange, day),
+        warnings=(*warnings, *failures),
+        record=record,
     )
 
 
@@ -285,15 +286,18 @@ def _splits_since(settings: Settings, ticker: str, day: dt.date, now: dt.datetim
 
 def _record(
     connection: duckdb.DuckDBPyConnection, settings: Settings, exchange: str, day: dt.date
-) -> str:
-    """How forecasts of the exchange did over the latest target days up to the forecast's day."""
+) -> tuple[str, list[str]]:
+    """How the exchange's forecasts did up to the forecast's day, and what has left its band."""
     tickers = [item.ticker for item in settings.universe if item.exchange == exchange]
-    window = settings.scores.window
-    first = get_calendar(exchange).back(day, 2 * window)
-    recent = recent_scores(rows(connection, "scores", first, day, tickers=tickers), window)
+    first = live_scores_start(exchange, day, settings.scores)
+    scores = rows(connection, "scores", first, day, tickers=tickers)
+    recent = recent_scores(scores, settings.scores.window)
     if recent.is_empty():
-        return f"{exchange}: no forecast had reached its target day by {day}"
-    return f"{exchange}: {summarise(recent).sentence}"
+        return f"{exchange}: no forecast had reached its target day by {day}", []
+    failures = live_verdict(scores, exchange, settings.scores).failures
+    return f"{exchange}: {summarise(recent).sentence}", [
+        f"forecasts of {exchange} do not keep their promise: {failure}" for failure in failures
+    ]
 
 
 def _sessions_between(exchange: str, first: dt.date, last: dt.date) -> int:

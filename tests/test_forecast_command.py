@@ -258,6 +258,18 @@ def test_the_record_is_of_the_exchange_and_of_the_latest_days_known_then(
     assert ask(day=DAY).record == f"XMOS: {summarise(expected).sentence}"
 
 
+def test_forecasts_that_have_left_their_band_are_a_warning(
+    ask: Callable[..., Outlook], lake: Lake
+) -> None:
+    missed = [
+        row | {"in_80": number % 2 == 0}
+        for number, row in enumerate(score_rows("SBER", SESSIONS[-60:], 1))
+    ]
+    write(lake, "scores", missed)
+    (warning,) = ask().warnings
+    assert "forecasts of XMOS do not keep their promise: the 80 % interval is too narrow" in warning
+
+
 def test_without_scores_nothing_is_claimed(settings: Settings) -> None:
     lake = Lake(settings.lake_dir)
     write(lake, "forecasts", [forecast_row("SBER", DAY, 1)])

@@ -7,8 +7,7 @@ goes in and a check's result comes out.
 import dagster as dg
 
 from stock_assets.assets.lake_resource import LakeResource
-from stock_assets.calendars import get_calendar
-from stock_assets.forecasting.live_check import LiveVerdict, live_verdict
+from stock_assets.forecasting.live_check import LiveVerdict, live_scores_start, live_verdict
 from stock_assets.lake.views import rows
 from stock_assets.settings import Settings
 from stock_assets.slices import Slice
@@ -54,8 +53,7 @@ def forecasts_keep_their_promise(
 
 def _verdict(lake: LakeResource, settings: Settings, exchange: str, area: Slice) -> LiveVerdict:
     tickers = [item.ticker for item in settings.universe if item.exchange == exchange]
-    # Sessions, of which a day or two may have no score: twice as many surely hold the window.
-    first = get_calendar(exchange).back(area.last_date, 2 * settings.scores.window)
+    first = live_scores_start(exchange, area.last_date, settings.scores)
     with lake.get_connection("scores") as connection:
         found = rows(connection, "scores", first, area.last_date, tickers=tickers)
     return live_verdict(found, exchange, settings.scores)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from stock_assets.calendars import get_calendar
 from stock_assets.forecasting.claims import percent
 from stock_assets.forecasting.scoring import (
     MIN_TEST_DAYS,
@@ -58,6 +59,14 @@ class LiveVerdict:
     failures: tuple[str, ...]
     """What has left its band, in words; none where all is well or too little is known."""
     sentence: str
+
+
+def live_scores_start(exchange: str, day: dt.date, settings: ScoreSettings) -> dt.date:
+    """The first day of the scores that a verdict up to `day` needs.
+
+    Twice the window's sessions: on some of them nothing may have been scored.
+    """
+    return get_calendar(exchange).back(day, 2 * settings.window)
 
 
 def recent_scores(scores: pl.DataFrame, window: int) -> pl.DataFrame:
