@@ -17,7 +17,7 @@ from stock_assets import console
 from stock_assets.options import JsonOption, SettingsOption, load, parse_day
 
 
-def forecast(  # noqa: PLR0913, PLR0917 - a command's parameters are its options
+def forecast(
     ticker: Annotated[str, typer.Argument(help="A ticker of the universe.")],
     settings: SettingsOption = None,
     above: Annotated[
@@ -35,7 +35,7 @@ def forecast(  # noqa: PLR0913, PLR0917 - a command's parameters are its options
     horizon: Annotated[
         int | None, typer.Option(metavar="N", help="N sessions ahead only; default all.")
     ] = None,
-    as_json: JsonOption = False,  # noqa: FBT002 - a switch
+    as_json: JsonOption = False,
 ) -> None:
     """The latest forecast of TICKER: ranges, odds of a price, and how such forecasts did lately."""
     _refuse_impossible(above, "--above")

@@ -184,8 +184,8 @@ class ScoreSettings(_Section):
     """When live forecasts have left their band, for each exchange by itself.
 
     The defaults, measured on simulated markets of calibrated forecasts (1 to 200 tickers, the
-    correlation of two tickers up to 0.6): a false alarm in at most 5 % of months, asked every day.
-    Intervals of half the width are found in 60 days in nine markets of ten or more.
+    correlation of two tickers up to 0.6): a false alarm in about 5 % of months at most, asked every
+    day. Intervals of half the width are found within 60 days (docs/adr/0016 has the figures).
     """
 
     window: int = Field(default=60, ge=20)

@@ -116,6 +116,17 @@ def test_a_doubled_sigma_is_found_even_when_every_outcome_is_inside() -> None:
     assert len(live_verdict(inside, "X", DEFAULTS).failures) == 2
 
 
+def test_a_single_ticker_that_is_nearly_always_inside_is_no_proof() -> None:
+    days = pl.col("day") == FIRST + dt.timedelta(7)
+    seldom = market(1, 0, DEFAULTS.window, 1).with_columns(
+        (~days).alias("in_80"), (~days).alias("in_90")
+    )
+    ninety = live_verdict(seldom, "X", DEFAULTS).coverages[1]
+    assert ninety.covered > 0.98
+    assert ninety.p is not None
+    assert ninety.p > DEFAULTS.significance
+
+
 def test_forecasts_that_are_worse_than_the_baseline_are_found() -> None:
     scores = market(20, 0.3, DEFAULTS.window, 2)
     worse = scores.with_columns(pl.col("pinball") * 1.03)

@@ -77,6 +77,18 @@ def test_sql_and_python_agree(
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12, err_msg=question)
 
 
+def test_tails_whose_quantiles_coincide_agree_too(own_duckdb: duckdb.DuckDBPyConnection) -> None:
+    returns = np.array([[-0.02, -0.02, -0.01, 0.0, 0.01, 0.02, 0.02], [0.0] * 7])
+    rows = rows_of([100.0, 100.0], [0.02, 0.0], returns)
+    python = PriceDistributions.of(rows)
+    for price in (90.0, 97.0, 100.0, 103.0, 110.0):
+        found = ask(own_duckdb, rows, f"probability_above(f, {price})")
+        np.testing.assert_allclose(found, python.probability_above(price), atol=1e-12)
+    for probability in (0.01, 0.05, 0.5, 0.95, 0.99):
+        found = ask(own_duckdb, rows, f"forecast_quantile(f, {probability})")
+        np.testing.assert_allclose(found, python.quantile(probability), rtol=1e-12)
+
+
 def test_the_forecasts_own_quantiles_come_back(
     own_duckdb: duckdb.DuckDBPyConnection,
 ) -> None:
