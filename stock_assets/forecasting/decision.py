@@ -39,11 +39,13 @@ from stock_assets.forecasting.model import (
     VolatilityModel,
     calibrate,
     fit,
+    importance,
     model_inputs,
     trainable,
 )
 from stock_assets.forecasting.registry import Registered, Registry, TrainingRecord
 from stock_assets.forecasting.splitting import Split, split
+from stock_assets.forecasting.training_report import measures, report
 from stock_assets.lake.schemas import Models
 
 if TYPE_CHECKING:
@@ -427,6 +429,7 @@ class _Trainer:
             forecasts[IN_FORCE] = self.registry.load(state.model).forecast(later)
         soundings = sound(forecasts[CHALLENGER], forecasts[BASELINE_LOSS], later)
         verdict = judge(pinball_losses(forecasts, later), soundings)
+        shown = report(importance(model), model_inputs(later.tail(5)), forecasts[CHALLENGER], later)
         if verdict.accepted:
             # What is served may learn its scale from all that training has not seen.
             model = VolatilityModel(booster, calibrate(booster, rows.filter(sets.after_training())))
@@ -437,13 +440,21 @@ class _Trainer:
             rows=rows.height,
             verdict=verdict,
             sets={
+                "training_first": str(rows["day"].min()),
                 "calibration_first": sets.calibration_first.isoformat(),
                 "validation_first": sets.validation_first.isoformat(),
+                "validation_end": sets.end.isoformat(),
             },
+            measures=measures(verdict, soundings, forecasts[CHALLENGER], later),
         )
         seconds = {"training_seconds": time.perf_counter() - began}
         return self.registry.register(
-            model, record, metrics=seconds, lake_versions=self.lake_versions
+            model,
+            record,
+            report=shown,
+            parameters={"window": self.settings.forecast.window, "gate_rules": RULES},
+            metrics=seconds,
+            lake_versions=self.lake_versions,
         )
 
     def _window_start(self, day: dt.date) -> dt.date:
