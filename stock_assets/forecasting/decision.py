@@ -446,6 +446,7 @@ class _Trainer:
                 "validation_end": sets.end.isoformat(),
             },
             measures=measures(verdict, soundings, forecasts[CHALLENGER], later),
+            lake_versions=self.lake_versions,
         )
         seconds = {"training_seconds": time.perf_counter() - began}
         return self.registry.register(
@@ -454,7 +455,6 @@ class _Trainer:
             report=shown,
             parameters={"window": self.settings.forecast.window, "gate_rules": RULES},
             metrics=seconds,
-            lake_versions=self.lake_versions,
         )
 
     def _window_start(self, day: dt.date) -> dt.date:

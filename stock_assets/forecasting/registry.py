@@ -25,6 +25,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from stock_assets.errors import ModelError
 from stock_assets.forecasting.gate import Verdict
 from stock_assets.forecasting.model import (
@@ -37,7 +39,6 @@ from stock_assets.forecasting.model import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import polars as pl
     from mlflow import MlflowClient
 
     from stock_assets.forecasting.training_report import TrainingReport
@@ -49,6 +50,7 @@ EXPERIMENT = "stock-assets"
 
 _ID_TAG, _HASHES_TAG = "model_id", "sha256"
 _BOOSTER_FILE, _CALIBRATION_FILE, _RECORD_FILE = "model.cb", "calibration.json", "training.json"
+_IMPORTANCE_FILE = "importance.csv"
 _CONTENT = (_BOOSTER_FILE, _CALIBRATION_FILE, _RECORD_FILE)
 """The files that a model and its record are read from, and whose hashes are kept."""
 
@@ -82,6 +84,8 @@ class TrainingRecord:
     """First days of the training, calibration and validation sets, and the last of all."""
     measures: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the validation days: losses, skills, t, coverage."""
+    lake_versions: Mapping[str, int] = field(default_factory=dict)
+    """Versions of the tables it was made from."""
 
     def to_json(self) -> str:
         """Text from which `from_json` gives the same record, to the last bit."""
@@ -144,6 +148,12 @@ class Registry:
             for place in _places(self.folder)
         ]
 
+    def importance(self, model_id: str) -> pl.DataFrame | None:
+        """Columns input, importance (%) as logged with the training; None where there is none."""
+        place = self._place(model_id)
+        file = None if place is None else place.files.parent / _IMPORTANCE_FILE
+        return pl.read_csv(file) if file is not None and file.exists() else None
+
     def resolve(self, name: str) -> Registered:
         """The model that a person means by its id, its version number or an alias.
 
@@ -183,7 +193,7 @@ class Registry:
             raise ModelError(message)
         return _load(place.files, model_id, tuple(place.hashes.items()))
 
-    def register(  # noqa: PLR0913
+    def register(
         self,
         model: VolatilityModel,
         record: TrainingRecord,
@@ -191,7 +201,6 @@ class Registry:
         report: TrainingReport | None = None,
         parameters: Mapping[str, object] | None = None,
         metrics: Mapping[str, float] | None = None,
-        lake_versions: Mapping[str, int] | None = None,
     ) -> Registered:
         """Log and register `model`; the one already called `record.model_id` wins if there is one.
 
@@ -214,7 +223,6 @@ class Registry:
                     report=report,
                     parameters=parameters or {},
                     metrics=metrics or {},
-                    lake_versions=lake_versions or {},
                 )
             except (OSError, MlflowException) as error:
                 message = (
@@ -416,7 +424,6 @@ def _register(  # noqa: PLR0913
     report: TrainingReport | None,
     parameters: Mapping[str, object],
     metrics: Mapping[str, float],
-    lake_versions: Mapping[str, int],
 ) -> int:
     from mlflow.entities import Metric, Param, RunTag
 
@@ -439,7 +446,7 @@ def _register(  # noqa: PLR0913
         "accepted": str(verdict.accepted).lower(),
         "reason": verdict.reason,
         **({"leak_alarm": verdict.leak_alarm} if verdict.leak_alarm else {}),
-        **{f"lake.{name}": str(number) for name, number in lake_versions.items()},
+        **{f"lake.{name}": str(number) for name, number in record.lake_versions.items()},
         **_code_tags(),
     }
     client.log_batch(
@@ -453,7 +460,7 @@ def _register(  # noqa: PLR0913
     _save(model, files, None if report is None else report.example)
     (files / _RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
     if report is not None:
-        report.importance.write_csv(files.parent / "importance.csv")
+        report.importance.write_csv(files.parent / _IMPORTANCE_FILE)
         for name, picture in report.pictures.items():
             (files.parent / name).write_bytes(picture)
     hashes = {name: _hash((files / name).read_bytes()) for name in _CONTENT}
