@@ -218,7 +218,7 @@ def rollback(
     _order(loaded, "rollback", target, why=why, by=by, begin=begin, as_json=as_json)
 
 
-def _order(  # noqa: PLR0913
+def _order(
     settings: Settings,
     action: Action,
     target: Registered | None,

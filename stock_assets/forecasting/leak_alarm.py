@@ -15,6 +15,7 @@ from stock_assets.forecasting.labels import HORIZONS, returns_ahead
 from stock_assets.forecasting.scoring import (
     MIN_TEST_DAYS,
     Comparison,
+    RankCorrelation,
     compare,
     compare_direction,
     pinball,
@@ -93,8 +94,7 @@ def sound(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> Soun
         right = 100 * (1 - direction.loss)
         if right > MAX_DIRECTION:
             too_good.append(f"direction right in {right:.0f} % (limit {MAX_DIRECTION:.0f} %)")
-    ranked = ranks is not None and ranks.p is not None and ranks.p / 2 < LEVEL
-    if ranks is not None and ranked and ranks.mean > MAX_RANK_IC:
+    if ranks is not None and ranks.mean > MAX_RANK_IC and _no_chance(ranks):
         too_good.append(f"rank IC {ranks.mean:.2f} (limit {MAX_RANK_IC})")
     too_good += [
         f"pinball loss {item.skill:.1f} % below the baseline's (limit {MAX_PINBALL_SKILL:.0f} %)"
@@ -132,6 +132,11 @@ def chance(found: Comparison) -> float:
     if found.days < MIN_TEST_DAYS:
         return 1.0
     return 0.0 if found.loss < found.other else 1.0
+
+
+def _no_chance(ranks: RankCorrelation) -> bool:
+    """Whether a positive rank correlation is more than luck; the same on every day is."""
+    return ranks.days >= MIN_TEST_DAYS and (ranks.p is None or ranks.p / 2 < LEVEL)
 
 
 def _horizons(met: pl.DataFrame) -> Iterator[pl.DataFrame]:
