@@ -263,7 +263,7 @@ def _order(
 
 def _told(order: Order) -> str:
     return (
-        f"{order.model} is in force from {order.day} on, by order of {order.by} "
+        f"{order.model} is in force from {order.day} on, by order of {order.ordered_by} "
         f"({order.action}: {order.why}), until an accepted training replaces it. "
         "Earlier days stay as they are."
     )

@@ -46,7 +46,7 @@ from stock_assets.forecasting.model import (
 from stock_assets.forecasting.registry import Registered, Registry, TrainingRecord
 from stock_assets.forecasting.splitting import Split, split
 from stock_assets.forecasting.training_report import measures, report
-from stock_assets.lake.schemas import Models
+from stock_assets.lake.schemas import Models, Orders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -322,9 +322,9 @@ def _order_words(orders: pl.DataFrame | None) -> dict[dt.date, str]:
     if orders is None:
         return {}
     return {
-        row["day"]: f"{row['action']} ordered by {row['by']} on "
+        row["day"]: f"{row['action']} ordered by {row['ordered_by']} on "
         f"{row['ordered_at']:%Y-%m-%d %H:%M} UTC: {row['why']}"
-        for row in orders.sort("day", "ordered_at", "by").iter_rows(named=True)
+        for row in orders.sort(Orders.primary_key()).iter_rows(named=True)
     }
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from stock_assets.forecasting.baseline import BASELINE
+from stock_assets.lake.schemas import Orders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +48,7 @@ def ordered_states(orders: pl.DataFrame | None) -> dict[dt.date, InForce]:
     """
     if orders is None:
         return {}
-    given = orders.sort("day", "ordered_at", "by")
+    given = orders.sort(Orders.primary_key())
     return {
         row["day"]: InForce(row["model"], row["model_version"], row["trained_day"], row["day"])
         for row in given.iter_rows(named=True)

@@ -34,7 +34,7 @@ class Order:
 
     day: dt.date
     ordered_at: dt.datetime
-    by: str
+    ordered_by: str
     why: str
     action: Action
     model: str
@@ -83,7 +83,7 @@ def effective_day(
     `first` is the first day of the partitions, `forecast` the last day that has forecasts. Raises
     `SliceError` when the day wanted has forecasts already: history is not ordered anew.
     """
-    sessions = union_sessions(exchanges)
+    sessions = union_sessions(tuple(exchanges))
     after = first if forecast is None else max(first, forecast + dt.timedelta(1))
     place = bisect.bisect_left(sessions, after)
     if place == len(sessions):

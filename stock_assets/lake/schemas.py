@@ -322,7 +322,7 @@ class Orders(dy.Schema):
         time_zone="UTC",
         description="When it was given; of several for one day, the latest counts.",
     )
-    by = dy.String(primary_key=True, description="Who gave it.")
+    ordered_by = dy.String(primary_key=True, description="Who gave it.")
     why = dy.String(nullable=False, min_length=1, description="Why, in their words.")
     action = dy.String(
         nullable=False, regex="^(promote|rollback)$", description="promote or rollback."

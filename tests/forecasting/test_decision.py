@@ -330,7 +330,7 @@ def test_a_model_worse_than_the_baseline_gives_way_to_it(run, days, monkeypatch)
 
 def order(day: dt.date, model: str = "baseline", *, at: int = 0, **more) -> pl.DataFrame:
     row = {
-        "day": day, "ordered_at": dt.datetime(2030, 1, 1, at, tzinfo=dt.UTC), "by": "ann",
+        "day": day, "ordered_at": dt.datetime(2030, 1, 1, at, tzinfo=dt.UTC), "ordered_by": "ann",
         "why": "it looks odd", "action": "promote", "model": model, "trained_day": None,
         "model_version": None,
     }  # fmt: skip

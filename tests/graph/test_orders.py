@@ -1,4 +1,4 @@
-"""Ordering a model through the command line, on a lake: the next forecasts obey, a replay agrees."""
+"""Ordering a model on the command line: the next forecasts obey it, and a replay agrees."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def market(tmp_path_factory: pytest.TempPathFactory, market_rows: pl.DataFrame) 
     (serving,) = [item for item in before["models"] if item["in force"] == "all 5 tickers"]
     assert serving["aliases"].split(", ")[0] in {"champion", "challenger"}
     order = told(made, "promote", "baseline", "--why", "a look at it first", "--by", "ann")
-    assert (order["day"], order["by"], order["model"]) == (str(ORDERED), "ann", "baseline")
+    assert (order["day"], order["ordered_by"], order["model"]) == (str(ORDERED), "ann", "baseline")
     made.run(ORDERED, ORDERED, *EVENING)
     return made
 
@@ -58,10 +58,10 @@ def test_the_order_is_told_by_list_and_sql(market: Market) -> None:
     assert all(item["in force"] == "" for item in listed["models"])
     assert not any("champion" in item["aliases"] for item in listed["models"])
     assert [item["why"] for item in listed["orders"]] == ["a look at it first"]
-    query = "select day, by, why, action, model from orders"
+    query = "select day, ordered_by, why, action, model from orders"
     done = market.cli("sql", query, "--json")
     assert json.loads(done.stdout) == [
-        {"day": str(ORDERED), "by": "ann", "why": "a look at it first", "action": "promote",
+        {"day": str(ORDERED), "ordered_by": "ann", "why": "a look at it first", "action": "promote",
          "model": "baseline"},
     ]  # fmt: skip
 
