@@ -194,9 +194,7 @@ def rollback(
     why: WhyOption,
     to: Annotated[
         str | None,
-        typer.Option(
-            metavar="MODEL", help="Which one; default: the one in force before the present one."
-        ),
+        typer.Option(metavar="MODEL", help="Which one; default: the one before the present one."),
     ] = None,
     by: ByOption = None,
     begin: FromOption = None,

@@ -99,12 +99,15 @@ def effective_day(
 
 
 def succession(models: pl.DataFrame, orders: pl.DataFrame, last: dt.date) -> list[InForce]:
-    """The models that were in force one after the other up to `last`, the present one last.
+    """What one can go back to as of `last`: the models in force one after the other, present last.
 
     `models` and `orders` are all rows of `Models` and `Orders`. The baseline of the beginning is
-    among them. Where tickers had different ones on a day, the one that newcomers would get counts.
+    among them. A rollback takes away what it left, so that the next one goes further back and
+    never forth again. Where tickers had different models on a day, the one that newcomers would
+    get counts.
     """
     ordered = ordered_states(orders)
+    action = dict(orders.sort(Orders.primary_key()).select("day", "action").iter_rows())
     history = History(ordered)
     found = [InForce()]
     by_day: dict[dt.date, list[dict[str, object]]] = {day: [] for day in ordered}
@@ -121,23 +124,26 @@ def succession(models: pl.DataFrame, orders: pl.DataFrame, last: dt.date) -> lis
         for row in by_day[day]:
             history.record(str(row["ticker"]), InForce.of_row(row))
         state = history.state("")
-        if state.model != found[-1].model:
+        earlier = [item.model for item in found[:-1]]
+        if state.model == found[-1].model:
+            continue
+        if action.get(day) == "rollback" and state.model in earlier:
+            while found[-1].model != state.model:
+                found.pop()
+        else:
             found.append(state)
     return found
 
 
 def rollback_target(states: Sequence[InForce]) -> InForce:
-    """The model that was in force before the present one first was, of a `succession`.
+    """The model before the present one, of a `succession`.
 
-    Rolling back twice goes further back, never forth again to the model that was left. Raises
-    `ModelError` when there is nothing before.
+    Raises `ModelError` when there is nothing before.
     """
-    names = [state.model for state in states]
-    first = names.index(names[-1])
-    if first == 0:
+    if len(states) == 1:
         message = (
-            f"{names[-1]} is what was in force first: there is nothing to roll back to; "
+            f"{states[0].model} is all that was ever in force: there is nothing to roll back to; "
             "name a model with --to, or promote one"
         )
         raise ModelError(message)
-    return states[first - 1]
+    return states[-2]

@@ -12,6 +12,7 @@ from stock_assets.errors import ModelError, SliceError
 from stock_assets.forecasting.gate import Verdict
 from stock_assets.forecasting.in_force import InForce, models_in_force
 from stock_assets.forecasting.orders import (
+    Action,
     Order,
     effective_day,
     rollback_target,
@@ -23,14 +24,31 @@ from stock_assets.lake.schemas import Models, Orders
 MONDAY = dt.date(2024, 1, 1)
 D = [MONDAY + dt.timedelta(n) for n in range(12)]
 AT = dt.datetime(2024, 2, 1, 12, tzinfo=dt.UTC)
+LATER = AT + dt.timedelta(hours=1)
 
 
 def model(name: str, day: dt.date) -> Registered:
     return Registered(7, TrainingRecord(name, day, ("A",), 1, Verdict(True, "", 1, None, 1, 1)))
 
 
-def give(target: Registered | None, day: dt.date, at: dt.datetime = AT) -> pl.DataFrame:
-    return Order.of("promote", target, day=day, at=at, by="ann", why="because").row()
+def give(
+    target: Registered | None, day: dt.date, at: dt.datetime = AT, action: Action = "promote"
+) -> pl.DataFrame:
+    return Order.of(action, target, day=day, at=at, by="ann", why="because").row()
+
+
+def test_rolling_back_undoes_a_promotion() -> None:
+    rows = models(
+        (D[0], "A", InForce("one", 1, D[0], D[0])), (D[2], "A", InForce("two", 2, D[2], D[2]))
+    )
+    promoted = give(model("one", D[0]), D[5])
+    states = succession(rows, promoted, D[5])
+    assert [state.model for state in states] == ["baseline", "one", "two", "one"]
+    assert rollback_target(states).model == "two"
+    # Given for the same day, the rollback alone counts.
+    undone = pl.concat([promoted, give(model("two", D[2]), D[5], LATER, action="rollback")])
+    states = succession(rows, undone, D[9])
+    assert [state.model for state in states] == ["baseline", "one", "two"]
 
 
 def models(*rows: tuple[dt.date, str, InForce]) -> pl.DataFrame:
@@ -83,11 +101,11 @@ def test_rolling_back_goes_to_the_model_before_and_never_forth() -> None:
     states = succession(rows, empty, D[9])
     assert [state.model for state in states] == ["baseline", "one", "two"]
     assert rollback_target(states).model == "one"
-    once = give(model("one", D[0]), D[5])
+    once = give(model("one", D[0]), D[5], action="rollback")
     states = succession(rows, once, D[9])
-    assert [state.model for state in states] == ["baseline", "one", "two", "one"]
+    assert [state.model for state in states] == ["baseline", "one"]
     assert rollback_target(states).model == "baseline"
-    # A promise for later is not in force yet.
+    # What is ordered for later is not in force yet.
     assert succession(rows, once, D[4])[-1].model == "two"
     with pytest.raises(ModelError, match="nothing to roll back to"):
         rollback_target(succession(models(), empty, D[9]))
