@@ -440,6 +440,7 @@ def _register(  # noqa: PLR0913
         **record.sets,
         **parameters,
     }
+    described = f"Trained on {record.day}, {verdict.decision}: {verdict.reason}."
     told = {
         _ID_TAG: record.model_id,
         "decision": verdict.decision,
@@ -448,6 +449,9 @@ def _register(  # noqa: PLR0913
         **({"leak_alarm": verdict.leak_alarm} if verdict.leak_alarm else {}),
         **{f"lake.{name}": str(number) for name, number in record.lake_versions.items()},
         **_code_tags(),
+        # MLflow's own names for what its pages show as description and source.
+        "mlflow.note.content": described,
+        "mlflow.source.name": "stock-assets",
     }
     client.log_batch(
         run.info.run_id,
@@ -475,7 +479,7 @@ def _register(  # noqa: PLR0913
             "decision": verdict.decision,
             _HASHES_TAG: json.dumps(hashes),
         },
-        description=f"Trained on {record.day}, {verdict.decision}: {verdict.reason}.",
+        description=described,
     )
     return int(version.version)
 
