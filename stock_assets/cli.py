@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_assets import console
+from stock_assets import console, model_commands
 from stock_assets.backtest_commands import backtest
 from stock_assets.errors import SliceError, StockAssetsError
 from stock_assets.forecast_commands import forecast
@@ -47,6 +47,7 @@ app = typer.Typer(
 
 app.command()(backtest)
 app.command()(forecast)
+app.add_typer(model_commands.app, name="model")
 
 DEMO_LAST_DAY = dt.date(2026, 6, 30)
 """The demo's slice: from the sample's first partition day to here."""

@@ -211,6 +211,12 @@ def fit(rows: pl.DataFrame) -> CatBoostRegressor:
     return booster
 
 
+def importance(model: VolatilityModel) -> dict[str, float]:
+    """Each input's share of the changes that all inputs make to the prediction, in %."""
+    shares = model.booster.get_feature_importance()
+    return dict(zip(model.booster.feature_names_, map(float, shares), strict=True))
+
+
 def calibrate(booster: CatBoostRegressor, rows: pl.DataFrame) -> Calibration:
     """Variance factors and residual quantiles on `rows`, which are later than those fitted on.
 
