@@ -183,5 +183,5 @@ def test_a_target_scaled_by_all_days_is_caught(market, sessions, monkeypatch) ->
         return honest(features, labelled.with_columns(scaled))
 
     monkeypatch.setattr(decision, "trainable", scaling)
-    with pytest.raises(AssertionError, match="^(models|forecasts) "):
+    with pytest.raises(AssertionError, match=r"^(models|forecasts) "):
         assert_the_future_does_not_matter(market, sessions, cut=CUTS[0])

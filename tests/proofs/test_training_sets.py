@@ -7,10 +7,8 @@ nothing, because the judged days were learned from.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -34,9 +32,7 @@ def day(market: pl.DataFrame) -> dt.date:
 def assert_sets_lie_apart(trained: Trained, day: dt.date) -> None:
     """Fitted rows end before calibration begins, those before validation, all before the day."""
     order = (trained.fitted, trained.calibrated, trained.validation)
-    for name, earlier, later in zip(
-        ("fitted", "calibrated"), order, order[1:], strict=False
-    ):
+    for name, earlier, later in zip(("fitted", "calibrated"), order, order[1:], strict=False):
         ended, begun = earlier["label_end"].max(), later["day"].min()
         assert ended <= begun, f"{name} on labels until {ended}, the next set begins on {begun}"
     ended = trained.validation["label_end"].max()
@@ -178,7 +174,7 @@ def test_sets_that_meet_are_caught(market, features, day) -> None:
 )
 @pytest.mark.usefixtures("leaky")
 def test_a_judge_that_is_shown_the_future_is_caught(market, features, day) -> None:
-    with pytest.raises(AssertionError, match="^challenger differs"):
+    with pytest.raises(AssertionError, match=r"^challenger differs"):
         assert_the_judged_knew_nothing(market, features, day)
 
 
@@ -195,7 +191,5 @@ def test_a_label_window_that_reaches_into_the_day_itself_is_caught(
         return honest(bars).drop("label_end").join(ends, on="day").sort("day", "ticker")
 
     monkeypatch.setattr(decision, "labels", short)
-    with pytest.raises(AssertionError, match="^(challenger|baseline) differs"):
+    with pytest.raises(AssertionError, match=r"^(challenger|baseline) differs"):
         assert_the_judged_knew_nothing(market, features, day)
-
-
