@@ -87,7 +87,10 @@ def series(served: Served, closes: np.ndarray, **columns: Any) -> pl.DataFrame:
     said = {**dict.fromkeys(PRICES, closes), "volume": None, **columns}
     made = plain.with_columns(
         pl.lit("ODD").alias("ticker"),
-        *(pl.Series(name, np.broadcast_to(value, len(days)), pl.Float64) for name, value in said.items()),
+        *(
+            pl.Series(name, np.broadcast_to(value, len(days)), pl.Float64)
+            for name, value in said.items()
+        ),
     )
     raw = made.with_columns(pl.col(name).alias(f"raw_{name}") for name in said)
     return Bars.validate(raw)
@@ -151,6 +154,26 @@ def test_a_unit_error_in_one_candle(served, factor, ago) -> None:
     closes[-1 - ago] *= factor
     made = served.forecast(series(served, closes))
     assert (made["sigma"] < 10).all()
+
+
+def test_a_unit_error_in_one_ticker_leaves_the_others_width_alone(served) -> None:
+    """Its residuals are hundreds of sigmas, on days from which the scale of all is learned."""
+    wrong = (pl.col("ticker") == "B") & (pl.col("day") == served.days[-60])
+    names = [*PRICES, *(f"raw_{name}" for name in PRICES)]
+    broken = served.bars.with_columns(
+        pl.when(wrong).then(pl.col(names) * 100).otherwise(pl.col(names))
+    )
+    widths = []
+    for bars in (served.bars, broken):
+        told = tell(bars, served.asked, settings=settings_for(list("ABCD"), window=320))
+        by_day = told["models"].filter(pl.col("day") == served.asked[0])
+        assert by_day["decision"].unique().to_list() == ["trained"], "nothing was compared"
+        others = told["forecasts"].filter(pl.col("ticker").is_in(["A", "C", "D"]))
+        assert_sensible(told["forecasts"], bars, served.asked)
+        widths.append(others.select("sigma", width=pl.col("return_q95") - pl.col("return_q05")))
+    for column in ("sigma", "width"):
+        ratio = widths[1][column] / widths[0][column]
+        assert ratio.is_between(0.7, 1.5).all()
 
 
 def test_a_halt(served) -> None:
@@ -220,3 +243,71 @@ def test_any_series_can_be_trained_on(served, odd) -> None:
     cells = cells_of(bars, served.asked[-1:])
     small = settings_for(["ODD"], min_training_rows=60)
     Models.validate(in_force(cells, features, bars, MemoryRegistry(), small))
+
+
+ODD = {
+    "HUGE": 1e9,
+    "PENNY": 1e-6,
+    "LEAP": 100.0,
+    "UNIT": 100.0,
+    "STUCK": 100.0,
+    "LEVEL": 100.0,
+    "NEW": 100.0,
+    "HALT": 100.0,
+}
+"""Tickers of one odd market, with the price that they begin at."""
+
+
+@pytest.fixture(scope="module")
+def odd_market(served: Served) -> pl.DataFrame:
+    frames = []
+    for number, (ticker, start) in enumerate(ODD.items()):
+        closes = walk(300, start=start, seed=number)
+        wide = 0.0 if ticker in {"STUCK", "LEVEL"} else 0.01
+        if ticker == "LEAP":
+            closes[-10:] *= 1e8
+        if ticker == "UNIT":
+            closes[-5] *= 100
+        if ticker == "STUCK":
+            closes[20:] = closes[20]
+        columns = {"high": closes * np.exp(wide), "low": closes * np.exp(-wide)}
+        volume = None if ticker == "LEVEL" else 1e15 if ticker == "HUGE" else 100.0
+        made = series(served, closes, volume=volume, **columns)
+        if ticker == "NEW":
+            made = made.tail(2)
+        if ticker == "HALT":
+            made = pl.concat([made.head(200), made.tail(1)])
+        frames.append(made.with_columns(pl.lit(ticker).alias("ticker")))
+    return pl.concat(frames).sort("day", "ticker")
+
+
+@pytest.mark.slow
+def test_odd_series_pass_through_the_sql_too(served, odd_market, new_warehouse) -> None:
+    """The features of production: sums in integers, which must hold all of this."""
+    start = pl.col("day").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    warehouse = new_warehouse(dict.fromkeys(ODD, "weekdays"))
+    warehouse.put(
+        odd_market.select(
+            "day", "ticker", "interval", start.alias("start"), *PRICES, "volume",
+            pl.lit("made").alias("source"),
+        )
+    )  # fmt: skip
+    warehouse.build(None, served.asked[-1], None, "--select", "bars features")
+    bars, features = (
+        warehouse.table(name, None, served.asked[-1]) for name in ("bars", "features")
+    )
+    assert bars.height == odd_market.height
+    settings = settings_for(list(ODD), min_training_rows=300)
+    registry = MemoryRegistry()
+    models = in_force(cells_of(bars, served.asked), features, bars, registry, settings)
+    assert models["challenger"].drop_nulls().len() > 0
+    made = forecast(cells_of(bars, served.asked), features, bars, models, registry)
+    assert_sensible(made, bars, served.asked)
+    # By the market's model too, whether or not this one's passed the gate.
+    other = forecast(cells_of(bars, served.asked), features, bars, served.trained, served.registry)
+    assert_sensible(other, bars, served.asked)
+    model = other.filter(pl.col("day") == served.asked[-1], pl.col("horizon") == 1)
+    served_by = dict(model.select("ticker", "model").iter_rows())
+    assert {name for name, who in served_by.items() if who == "baseline"} == {
+        "NEW", "HALT", "STUCK",
+    }  # fmt: skip
