@@ -16,9 +16,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from stock_assets.forecasting import decision
 from stock_assets.lake.dbt_project import DBT_PROJECT_DIR
 
-from .chain import Story, assert_same
+from .chain import Links, Story, assert_same, in_force, tell
 from .markets import MEAN_REVERTING, simulate
 
 pytestmark = pytest.mark.slow
@@ -86,6 +87,25 @@ def first() -> dict[str, object]:
 )
 def test_another_process_says_the_same(first, environment, order) -> None:
     assert told_by_a_process(environment, order) == first
+
+
+def test_a_mean_in_the_order_of_arrival_is_caught(market, monkeypatch) -> None:
+    """The comparison sees a last bit: rows that are not put in order before they are summed."""
+    honest = decision.trainable
+
+    def in_order_of_arrival(features: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
+        arrived = features.select("day", "ticker")
+        rows = honest(features, labelled)
+        return arrived.join(rows, on=["day", "ticker"], maintain_order="left")
+
+    def mixed(cells: pl.DataFrame, features: pl.DataFrame, *rest: object) -> pl.DataFrame:
+        return in_force(cells, features.sample(fraction=1.0, shuffle=True, seed=31), *rest)
+
+    days = market["day"].unique().sort().to_list()[300:303]
+    assert_same(tell(market, days), tell(market, days, links=Links(models=mixed)))
+    monkeypatch.setattr(decision, "trainable", in_order_of_arrival)
+    with pytest.raises(AssertionError, match="^(models|forecasts) differs"):
+        assert_same(tell(market, days), tell(market, days, links=Links(models=mixed)))
 
 
 @pytest.mark.parametrize("threads", [1, 7])
