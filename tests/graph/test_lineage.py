@@ -7,7 +7,6 @@ the row of that cell that a later training read.
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
@@ -19,9 +18,6 @@ from stock_assets.lake.schemas import TABLES
 from stock_assets.partitions import Grid
 
 from .conftest import FIRST, TICKERS, Market, make_market
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("graph"), pytest.mark.timeout(900)]
 
@@ -126,7 +122,9 @@ def test_read_from_the_latest_version_the_revision_is_seen(revised, before) -> N
 
 def test_a_revision_changes_no_value_before_its_day(revised, before) -> None:
     for table in ("bars", "features"):
-        now, then = (rows.sort("day", "ticker") for rows in (revised.lake.read(table), before[table]))
+        now, then = (
+            rows.sort("day", "ticker") for rows in (revised.lake.read(table), before[table])
+        )
         past = pl.col("day") < REVISED
         assert now.filter(past).equals(then.filter(past))
         assert not now.filter(~past).equals(then.filter(~past))
@@ -155,9 +153,7 @@ def test_what_a_forecast_used_is_what_a_training_reads(live, before) -> None:
     assert compared > len(TICKERS)
 
 
-def test_features_served_evening_by_evening_are_those_of_one_range(
-    live, one_range, before
-) -> None:
+def test_features_served_evening_by_evening_are_those_of_one_range(live, one_range, before) -> None:
     whole = one_range.lake.read("features")
     for (version,), made in before["forecasts"].group_by("features_version"):
         cells = made.select("day", "ticker").unique()

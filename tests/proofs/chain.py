@@ -1,12 +1,12 @@
 """From bars to scores by the product's own functions: what the proofs look at, and how.
 
 The only module of the proofs that knows the signatures of the product. What a proof replaces to
-plant a leak is a link of `Links`, or a name of the product's modules.
+plant a leak is a link of `Links`, or a place of `INSIDE`.
 """
 
 from __future__ import annotations
 
-import datetime as dt
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -14,8 +14,7 @@ from unittest import mock
 import numpy as np
 import polars as pl
 
-from stock_assets.forecasting import decision
-from stock_assets.forecasting.baseline import lookback_start
+from stock_assets.forecasting import decision, forecasts
 from stock_assets.forecasting.decision import decide
 from stock_assets.forecasting.forecasts import LakeVersions, make_forecasts
 from stock_assets.forecasting.labels import HORIZONS, labels
@@ -24,7 +23,10 @@ from stock_assets.lake.schemas import Bars, Features, Forecasts, Models
 from tests.forecasting.conftest import MemoryRegistry, make_features, settings_for
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Sequence
+
+    import pytest
 
     from stock_assets.settings import Settings
 
@@ -173,6 +175,28 @@ def garbage_after(
     )
 
 
+INSIDE = {
+    "labels of a training": (decision, "labels"),
+    "rows of a training": (decision, "trainable"),
+    "split": (decision, "split"),
+    "labels of a forecast": (forecasts, "labels"),
+    "fit": (decision, "fit"),
+    "calibrate": (decision, "calibrate"),
+    "judge": (decision, "pinball_losses"),
+}
+"""Where inside the product a proof looks, or plants a leak that no link of `Links` can show."""
+
+
+def honest(what: str) -> Callable[..., Any]:
+    """The product's own function for `what` of `INSIDE`."""
+    return getattr(*INSIDE[what])
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, what: str, leaky: Callable[..., Any]) -> None:
+    """Replace the product's function for `what` of `INSIDE`."""
+    monkeypatch.setattr(*INSIDE[what], leaky)
+
+
 @dataclass
 class Trained:
     """What one training looked at, and what its judge was shown."""
@@ -207,11 +231,12 @@ def train(
 
         return watched
 
-    with (
-        mock.patch.object(decision, "fit", watch("fit", decision.fit, 0)),
-        mock.patch.object(decision, "calibrate", watch("calibrate", decision.calibrate, 1)),
-        mock.patch.object(decision, "pinball_losses", watch("judge", decision.pinball_losses, 1)),
-    ):
+    # The position of the frame whose rows are looked at.
+    arguments = {"fit": 0, "calibrate": 1, "judge": 1}
+    with contextlib.ExitStack() as stack:
+        for name, number in arguments.items():
+            watched = watch(name, honest(name), number)
+            stack.enter_context(mock.patch.object(*INSIDE[name], watched))
         rows = in_force(
             cells_of(bars, [day]),
             features,
@@ -221,8 +246,3 @@ def train(
         )
     judged, validation = seen["judge"]
     return Trained(seen["fit"][1], seen["calibrate"][1], judged, validation, rows)
-
-
-def lookback(exchange: str, day: dt.date) -> dt.date:
-    """First day of what the lake must hold to forecast on `day`."""
-    return lookback_start([exchange], day)

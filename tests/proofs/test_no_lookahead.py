@@ -7,13 +7,12 @@ where it must name that link.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
 
-from stock_assets.forecasting import decision, forecasts
 from stock_assets.forecasting.labels import labels
 from stock_assets.forecasting.scoring import score
 
@@ -25,11 +24,16 @@ from .chain import (
     cut_after,
     forecast,
     garbage_after,
+    honest,
     in_force,
     make_features,
+    plant,
     tell,
     until,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FIRST, LAST = 300, 352
 """The days that are forecast, counted in sessions; trainings fall on the first and the 41st."""
@@ -162,26 +166,26 @@ def said_to_end_at_once(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("module", "link"), [(decision, "models"), (forecasts, "forecasts")], ids=["fit", "calibration"]
+    ("what", "link"), [("labels of a training", "models"), ("labels of a forecast", "forecasts")]
 )
 def test_labels_said_to_end_before_they_do_are_caught(
-    market, sessions, monkeypatch, module, link
+    market, sessions, monkeypatch, what, link
 ) -> None:
     """Then a training, and the residuals that calibrate a forecast, reach into the future."""
-    monkeypatch.setattr(module, "labels", said_to_end_at_once)
+    plant(monkeypatch, what, said_to_end_at_once)
     with pytest.raises(AssertionError, match=f"^{link} "):
         assert_the_future_does_not_matter(market, sessions, cut=CUTS[0])
 
 
 def test_a_target_scaled_by_all_days_is_caught(market, sessions, monkeypatch) -> None:
     """What is computed before the days are filtered is computed from all that was loaded."""
-    honest = decision.trainable
+    product = honest("rows of a training")
 
     def scaling(features: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
         own = pl.col("realised_variance")
         scaled = own * own.mean() / own.mean().over("ticker")
-        return honest(features, labelled.with_columns(scaled))
+        return product(features, labelled.with_columns(scaled))
 
-    monkeypatch.setattr(decision, "trainable", scaling)
+    plant(monkeypatch, "rows of a training", scaling)
     with pytest.raises(AssertionError, match=r"^(models|forecasts) "):
         assert_the_future_does_not_matter(market, sessions, cut=CUTS[0])

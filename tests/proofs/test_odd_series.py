@@ -5,7 +5,6 @@ Sensible: finite, rising quantiles, positive prices, a width that the series' ow
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from tests.forecasting.conftest import MemoryRegistry, settings_for, simulate_ba
 from .chain import cells_of, forecast, in_force, make_features, tell
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Sequence
 
 SESSIONS = 330
@@ -203,9 +203,9 @@ VOLATILITIES = st.sampled_from([0.0, 1e-9, 1e-5, 0.01, 0.1, 1.0])
 
 
 @st.composite
-def odd_series(draw: st.DrawFn, sizes: st.SearchStrategy[int] = st.integers(1, 320)) -> dict:
+def odd_series(draw: st.DrawFn, least: int = 1) -> dict:
     """Segments of different volatility, gaps, ranges or none, volumes or none, a unit error."""
-    size = draw(sizes)
+    size = draw(st.integers(least, 320))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     steps = np.concatenate(
         [draw(VOLATILITIES) * rng.standard_normal(part) for part in (size // 2, size - size // 2)]
@@ -234,7 +234,7 @@ def test_any_series_gets_a_sensible_forecast(served, odd, alone) -> None:
     served.forecast(bars.filter(pl.Series(present)), alone=alone)
 
 
-@given(odd=odd_series(st.integers(200, 320)))
+@given(odd=odd_series(least=200))
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_series_can_be_trained_on(served, odd) -> None:
     present = odd.pop("present")

@@ -6,13 +6,11 @@ same measure on leaky variants finds what cannot be.
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
 
-from stock_assets.forecasting import decision
 from stock_assets.forecasting.labels import labels, returns_ahead
 from stock_assets.forecasting.model import PARAMETERS
 from stock_assets.forecasting.scoring import summarise
@@ -20,11 +18,12 @@ from stock_assets.forecasting.splitting import Split, split
 from stock_assets.lake.schemas import Features
 from tests.forecasting.conftest import settings_for
 
-from .chain import Links, Trained, make_features, tell, train
+from .chain import Links, Trained, make_features, plant, tell, train
 from .markets import CONSTANT, simulate
 from .test_training_sets import ByRows, CalibratedOnTraining
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable
 
 pytestmark = pytest.mark.slow
@@ -90,7 +89,7 @@ def memorised(
                 assert honest is not None
                 return divided(honest.calibration_first, honest.validation_first, honest.end)
 
-            monkeypatch.setattr(decision, "split", leaking)
+            plant(monkeypatch, "split", leaking)
         return train(bars, features, bars["day"].max(), settings=settings), bars
 
     return trained

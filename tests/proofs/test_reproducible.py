@@ -16,10 +16,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from stock_assets.forecasting import decision
 from stock_assets.lake.dbt_project import DBT_PROJECT_DIR
 
-from .chain import Links, Story, assert_same, in_force, tell
+from .chain import Links, Story, assert_same, honest, in_force, plant, tell
 from .markets import MEAN_REVERTING, simulate
 
 pytestmark = pytest.mark.slow
@@ -30,7 +29,7 @@ TELL = """
 import hashlib, json, sys
 import polars as pl
 from tests.forecasting.conftest import simulate_bars
-from tests.proofs.chain import HONEST, Links, forecast, in_force, make_features, tell
+from tests.proofs.chain import Links, forecast, in_force, tell
 
 order = int(sys.argv[1])
 
@@ -59,7 +58,7 @@ ONE = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-OTHER = {name: "7" for name in ONE} | {"PYTHONHASHSEED": "4242"}
+OTHER = dict.fromkeys(ONE, "7") | {"PYTHONHASHSEED": "4242"}
 
 
 def told_by_a_process(environment: dict[str, str], order: int = 0) -> dict[str, object]:
@@ -91,11 +90,11 @@ def test_another_process_says_the_same(first, environment, order) -> None:
 
 def test_a_mean_in_the_order_of_arrival_is_caught(market, monkeypatch) -> None:
     """The comparison sees a last bit: rows that are not put in order before they are summed."""
-    honest = decision.trainable
+    product = honest("rows of a training")
 
     def in_order_of_arrival(features: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
         arrived = features.select("day", "ticker")
-        rows = honest(features, labelled)
+        rows = product(features, labelled)
         return arrived.join(rows, on=["day", "ticker"], maintain_order="left")
 
     def mixed(cells: pl.DataFrame, features: pl.DataFrame, *rest: object) -> pl.DataFrame:
@@ -103,8 +102,8 @@ def test_a_mean_in_the_order_of_arrival_is_caught(market, monkeypatch) -> None:
 
     days = market["day"].unique().sort().to_list()[300:303]
     assert_same(tell(market, days), tell(market, days, links=Links(models=mixed)))
-    monkeypatch.setattr(decision, "trainable", in_order_of_arrival)
-    with pytest.raises(AssertionError, match="^(models|forecasts) differs"):
+    plant(monkeypatch, "rows of a training", in_order_of_arrival)
+    with pytest.raises(AssertionError, match=r"^(models|forecasts) differs"):
         assert_same(tell(market, days), tell(market, days, links=Links(models=mixed)))
 
 
@@ -126,7 +125,9 @@ def test_duckdbs_threads_make_no_difference_to_features(new_warehouse, tmp_path,
     profile.write_text(said)
     stories: list[Story] = []
     for where in (DBT_PROJECT_DIR, project):
-        warehouse = new_warehouse(dict.fromkeys(candles["ticker"].unique(), "weekdays"), None, where)
+        warehouse = new_warehouse(
+            dict.fromkeys(candles["ticker"].unique(), "weekdays"), None, where
+        )
         warehouse.put(candles.sample(fraction=1.0, shuffle=True, seed=len(stories)))
         last = candles["day"].max()
         warehouse.build(None, last, None, "--select", "bars features")

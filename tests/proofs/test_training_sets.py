@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import polars as pl
 import pytest
 
-from stock_assets.forecasting import decision
 from stock_assets.forecasting.splitting import Split, split
 from stock_assets.lake.schemas import Features
 
-from .chain import Story, Trained, assert_same, garbage_after, make_features, train
+from .chain import Story, Trained, assert_same, garbage_after, honest, make_features, plant, train
 
 
 @pytest.fixture(scope="module")
@@ -155,11 +154,11 @@ LEAKY = (ByRows, Unpurged, TrainedOnAll, CalibratedOnValidation, *ONLY_MEMORY)
 @pytest.fixture
 def leaky(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     def divided(labelled: pl.DataFrame, end: dt.date) -> object:
-        honest = split(labelled, end)
-        assert honest is not None
-        return request.param(honest.calibration_first, honest.validation_first, honest.end)
+        sets = split(labelled, end)
+        assert sets is not None
+        return request.param(sets.calibration_first, sets.validation_first, sets.end)
 
-    monkeypatch.setattr(decision, "split", divided)
+    plant(monkeypatch, "split", divided)
 
 
 @pytest.mark.parametrize("leaky", LEAKY, indirect=True)
@@ -183,13 +182,13 @@ def test_a_label_window_that_reaches_into_the_day_itself_is_caught(
     market, features, day, monkeypatch, reach
 ) -> None:
     """Labels said to end `reach` sessions after their day, not five."""
-    honest = decision.labels
+    product = honest("labels of a training")
     days = market["day"].unique().sort()
 
     def short(bars: pl.DataFrame) -> pl.DataFrame:
         ends = pl.DataFrame({"day": days, "label_end": days.shift(-reach)})
-        return honest(bars).drop("label_end").join(ends, on="day").sort("day", "ticker")
+        return product(bars).drop("label_end").join(ends, on="day").sort("day", "ticker")
 
-    monkeypatch.setattr(decision, "labels", short)
+    plant(monkeypatch, "labels of a training", short)
     with pytest.raises(AssertionError, match=r"^(challenger|baseline) differs"):
         assert_the_judged_knew_nothing(market, features, day)
