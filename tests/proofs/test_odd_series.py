@@ -156,9 +156,10 @@ def test_a_unit_error_in_one_candle(served, factor, ago) -> None:
     assert (made["sigma"] < 10).all()
 
 
-def test_a_unit_error_in_one_ticker_leaves_the_others_width_alone(served) -> None:
+@pytest.mark.parametrize("ago", [5, 60])
+def test_a_unit_error_in_one_ticker_leaves_the_others_width_alone(served, ago) -> None:
     """Its residuals are hundreds of sigmas, on days from which the scale of all is learned."""
-    wrong = (pl.col("ticker") == "B") & (pl.col("day") == served.days[-60])
+    wrong = (pl.col("ticker") == "B") & (pl.col("day") == served.days[-ago])
     names = [*PRICES, *(f"raw_{name}" for name in PRICES)]
     broken = served.bars.with_columns(
         pl.when(wrong).then(pl.col(names) * 100).otherwise(pl.col(names))
