@@ -44,7 +44,7 @@ PARAMETERS: dict[str, Any] = {
 }
 """CatBoost's settings: small trees and strong shrinkage, for a signal this faint."""
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raise whenever fitting, calibration or the inputs change: it is part of a model's name."""
 
 MAX_LOG_RATIO = 3.0
