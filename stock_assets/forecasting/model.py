@@ -37,19 +37,21 @@ PARAMETERS: dict[str, Any] = {
     "bootstrap_type": "No",
     "random_strength": 0.0,
     "random_seed": 7,
+    # A market whose weeks are all alike has one target; a model of it says just that.
+    "allow_const_label": True,
     # Fixed, so that the order of sums, and with it the last bit, is the same on every machine.
     "thread_count": 2,
 }
 """CatBoost's settings: small trees and strong shrinkage, for a signal this faint."""
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raise whenever fitting, calibration or the inputs change: it is part of a model's name."""
 
 MAX_LOG_RATIO = 3.0
 """Targets and log-ratio inputs are clipped here: a stuck or exploded week is not a level."""
 
 MAX_STANDARDISED = 10.0
-"""Standardised returns as inputs are clipped here."""
+"""Standardised returns are clipped here: as inputs, and where a scale is learned from them."""
 
 _LEVELS = (
     "vol_close_5",
@@ -228,7 +230,9 @@ def calibrate(booster: CatBoostRegressor, rows: pl.DataFrame) -> Calibration:
     for horizon in HORIZONS:
         standardised = rows[f"y{horizon}"].to_numpy() / (one_session * math.sqrt(horizon))
         standardised = standardised[np.isfinite(standardised)]
-        factor = float(np.mean(standardised**2)) if len(standardised) else 1.0
+        # One candle in the wrong unit would otherwise be the scale of every ticker.
+        usual = np.clip(standardised, -MAX_STANDARDISED, MAX_STANDARDISED)
+        factor = float(np.mean(usual**2)) if len(usual) else 1.0
         # A calibration window of stuck prices says nothing about scale.
         factor = factor if factor > 0 else 1.0
         found[horizon] = HorizonCalibration(

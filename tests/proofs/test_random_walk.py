@@ -1,0 +1,125 @@
+"""On a pure random walk there is nothing to know: skill there is a leak, whatever the code says.
+
+A detector that needs no idea of where the leak is. The honest product finds next to nothing; the
+same measure on leaky variants finds what cannot be.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+
+from stock_assets.forecasting.labels import labels, returns_ahead
+from stock_assets.forecasting.model import PARAMETERS
+from stock_assets.forecasting.scoring import summarise
+from stock_assets.forecasting.splitting import Split, split
+from stock_assets.lake.schemas import Features
+from tests.forecasting.conftest import settings_for
+
+from .chain import Links, Trained, make_features, plant, tell, train
+from .markets import CONSTANT, simulate
+from .test_training_sets import ByRows, CalibratedOnTraining
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.slow
+
+MOST_PINBALL_SKILL = 1.5
+"""In %, on a year of a random walk. An honest model has a little over an EWMA, which is noisy."""
+
+MOST_QLIKE_SKILL = 10.0
+MOST_CLAIMED_SKILL = 1.0
+"""In %, of a model without any restraint, when it is judged."""
+
+LEAST_COVERAGE = 0.87
+"""Of its 90 % interval."""
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def walks(request: pytest.FixtureRequest) -> pl.DataFrame:
+    return simulate(CONSTANT, 12, 700, seed=request.param)
+
+
+def skills(walks: pl.DataFrame, features: Callable[[pl.DataFrame], pl.DataFrame]):
+    """Pinball and QLIKE skill over the baseline on the last days, in %."""
+    days = walks["day"].unique().sort().to_list()[500:690]
+    total = summarise(tell(walks, days, links=Links(features=features))["scores"]).total
+    return total.pinball_skill, total.qlike_skill
+
+
+def test_the_honest_chain_finds_no_skill(walks) -> None:
+    pinball, qlike = skills(walks, make_features)
+    assert pinball < MOST_PINBALL_SKILL
+    assert qlike < MOST_QLIKE_SKILL
+
+
+@pytest.mark.parametrize("ahead", [2, 5])
+def test_a_window_over_days_to_come_shows_impossible_skill(walks, ahead) -> None:
+    def leaking(bars: pl.DataFrame) -> pl.DataFrame:
+        window = pl.col("vol_close_5").shift(-ahead).over("ticker", order_by="day")
+        return make_features(bars).with_columns(window)
+
+    pinball, qlike = skills(walks, leaking)
+    assert pinball > MOST_PINBALL_SKILL
+    assert qlike > MOST_QLIKE_SKILL
+
+
+@pytest.fixture(params=[1, 2])
+def memorised(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[type[Split] | None], tuple[Trained, pl.DataFrame]]:
+    """Train a model that remembers all it was shown; how history is divided can be said."""
+    restless = {"iterations": 300, "learning_rate": 0.2, "depth": 8, "l2_leaf_reg": 1.0}
+    for name, value in restless.items():
+        monkeypatch.setitem(PARAMETERS, name, value)
+    # Without a factor, so that the rows are as good as the days and chance is small.
+    bars = simulate(CONSTANT, 16, 800, seed=request.param, factor_share=0.0)
+    features = Features.validate(make_features(bars), cast=True)
+    settings = settings_for(bars["ticker"].unique().sort(), window=700)
+
+    def trained(divided: type[Split] | None = None) -> tuple[Trained, pl.DataFrame]:
+        if divided is not None:
+
+            def leaking(labelled: pl.DataFrame, end: dt.date) -> Split:
+                honest = split(labelled, end)
+                assert honest is not None
+                return divided(honest.calibration_first, honest.validation_first, honest.end)
+
+            plant(monkeypatch, "split", leaking)
+        return train(bars, features, bars["day"].max(), settings=settings), bars
+
+    return trained
+
+
+def claimed(trained: Trained) -> float:
+    """By how much the judge found the challenger's loss below the baseline's, in %."""
+    row = trained.rows.row(0, named=True)
+    return 100 * (1 - row["challenger_loss"] / row["baseline_loss"])
+
+
+def coverage(trained: Trained, bars: pl.DataFrame) -> float:
+    """Of the challenger's 90 % intervals on the days it was judged on."""
+    came = returns_ahead(labels(bars))
+    made = trained.judged["challenger"].join(came, on=["day", "ticker", "horizon"])
+    inside = pl.col("actual_return").is_between("return_q05", "return_q95")
+    return made.select(inside.mean()).item()
+
+
+def test_a_judge_is_not_impressed_by_memory(memorised) -> None:
+    trained, bars = memorised()
+    assert claimed(trained) < MOST_CLAIMED_SKILL
+    assert coverage(trained, bars) > LEAST_COVERAGE
+
+
+def test_a_split_by_rows_takes_memory_for_skill(memorised) -> None:
+    trained, _ = memorised(ByRows)
+    assert claimed(trained) > MOST_CLAIMED_SKILL
+
+
+def test_calibrating_on_what_was_memorised_makes_intervals_too_narrow(memorised) -> None:
+    trained, bars = memorised(CalibratedOnTraining)
+    assert coverage(trained, bars) < LEAST_COVERAGE
