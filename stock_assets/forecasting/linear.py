@@ -36,8 +36,9 @@ class LinearLearner:
         Hoerl and Kennard (1970): (X'X + penalty I) w = X'y, the intercept not penalised.
         `target` has a finite number a row.
         """
-        centres = tuple(_number(column.mean()) for column in inputs)
-        scales = tuple(_number(column.std()) or 1.0 for column in inputs)
+        there = [column.drop_nulls().to_numpy() for column in inputs]
+        centres = tuple(float(np.mean(values)) if len(values) else 0.0 for values in there)
+        scales = tuple((float(np.std(values)) if len(values) else 0.0) or 1.0 for values in there)
         columns = _standardised(inputs, centres, scales)
         # Where an input is missing its column stands at the centre: no mean is exactly zero.
         means = [float(np.mean(column)) for column in columns]
@@ -70,8 +71,3 @@ def _standardised(
         ((column - centre) / scale).fill_null(0.0).to_numpy()
         for column, centre, scale in zip(inputs, centres, scales, strict=True)
     ]
-
-
-def _number(value: object) -> float:
-    """A column's statistic; zero where the column has no values."""
-    return float(value) if isinstance(value, float) else 0.0
