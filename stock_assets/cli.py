@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_assets import console
+from stock_assets import console, model_commands
 from stock_assets.errors import SliceError, StockAssetsError
 from stock_assets.options import (
     JsonOption,
@@ -42,6 +42,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(model_commands.app, name="model")
 
 DEMO_LAST_DAY = dt.date(2026, 6, 30)
 """The demo's slice: from the sample's first partition day to here."""

@@ -16,7 +16,7 @@ from stock_assets.calendars import get_calendar
 from stock_assets.drift.verdict import Verdict, universe_verdict
 from stock_assets.forecasting.scoring import Summary, summarise
 from stock_assets.lake.maintenance import table_sizes
-from stock_assets.lake.schemas import TABLES
+from stock_assets.lake.schemas import ALL_TABLES, LEDGERS
 from stock_assets.lake.views import connect, rows
 
 if TYPE_CHECKING:
@@ -93,11 +93,10 @@ def table_status(lake: Lake) -> list[TableStatus]:
     """One row a table."""
     found = []
     with connect(lake) as connection:
-        for name in TABLES:
-            query = (
-                "select count(*), min(day), max(day), count(distinct day), count(distinct ticker)"  # noqa: S608
-                f" from {name}"
-            )
+        for name in ALL_TABLES:
+            tickers = "0" if name in LEDGERS else "count(distinct ticker)"
+            counts = f"count(*), min(day), max(day), count(distinct day), {tickers}"
+            query = f"select {counts} from {name}"  # noqa: S608
             (numbers,) = connection.sql(query).fetchall()
             sizes = table_sizes(lake, name)
             found.append(

@@ -28,10 +28,24 @@ from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
 from stock_assets.slices import Slice
 
+_GATE = (
+    "challenger",
+    "challenger_loss",
+    "in_force_loss",
+    "baseline_loss",
+    "baseline_t",
+    "in_force_t",
+    "in_force_baseline_t",
+    "validation_days",
+    "leak_alarm",
+)
+"""Columns of `Models` that the UI shows as the model's metadata."""
+
 FORCE_TAG = "stock_assets/force_training"
 """A run with this tag tries a training on its last day, whatever is due."""
 
-_DECISION_TABLES = ("bars", "features", "drift", "models")
+_DECISION_TABLES = ("bars", "features", "drift", "models", "orders")
+_FORECAST_TABLES = ("bars", "features", "models", "orders")
 
 _FAN_DAYS = dt.timedelta(days=120)
 
@@ -68,14 +82,13 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
                 training_data,
                 registry,
                 settings,
+                orders=_orders(connection),
                 forced=[days[-1]] if FORCE_TAG in context.run.tags else [],
                 lake_versions=versions_of(connection),
             )
         written = lake.write(context, "models", result.rows, area)
-        if result.attempts:
-            # Carrying on moves no alias, and then needs no registry.
-            for alias, name in result.aliases.items():
-                registry.set_alias(alias, name)
+        for alias, name in result.aliases.items():
+            registry.set_alias(alias, name, days[-1])
         for attempt in result.attempts:
             context.log.info("%s %s: %s", attempt.day, attempt.model_id, attempt.reason)
         last = result.rows.filter(pl.col("day") == pl.col("day").max())
@@ -85,7 +98,9 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
             "trainings": len(result.attempts),
             "accepted": sum(attempt.accepted for attempt in result.attempts),
             "in force": ", ".join(last["model"].unique().sort()) or BASELINE,
+            "decision": ", ".join(last["decision"].unique().sort()),
             "reason": last["reason"][0] if last.height else "",
+            **_gate_numbers(result.rows),
         }
         report(context, "model", result.rows, area, grid, summary)
 
@@ -109,21 +124,26 @@ def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
         area = slice_of(context, grid)
         days = grid.days_of(area)
         first = lookback_start(settings.exchanges, days[0])
-        with lake.get_connection("bars", "features", "models") as connection:
-            versions = versions_of(connection)
-            bars = rows(connection, "bars", first, days[-1])
-            made = make_forecasts(
-                _cells(settings, grid, area),
-                bars,
-                rows(connection, "features", first, days[-1]),
-                _known_models(connection, days),
-                Registry(settings.mlflow_dir).load,
-                settings.forecast.horizons,
-                LakeVersions(
-                    versions.get("bars", 0), versions.get("features", 0), versions.get("models")
-                ),
-            )
-        written = lake.write(context, "forecasts", made, area)
+        while True:
+            with lake.get_connection(*_FORECAST_TABLES) as connection:
+                versions = versions_of(connection)
+                bars = rows(connection, "bars", first, days[-1])
+                made = make_forecasts(
+                    _cells(settings, grid, area),
+                    bars,
+                    rows(connection, "features", first, days[-1]),
+                    _known_models(connection, days),
+                    Registry(settings.mlflow_dir).load,
+                    settings.forecast.horizons,
+                    LakeVersions(
+                        versions.get("bars", 0), versions.get("features", 0), versions.get("models")
+                    ),
+                    orders=_orders(connection),
+                )
+            written = lake.write(context, "forecasts", made, area)
+            # An order for these days that was given meanwhile found them without forecasts.
+            if lake.lake.version("orders") == versions.get("orders"):
+                break
         by_baseline = made.filter(pl.col("model") == BASELINE).height
         summary = {
             "rows": written.rows,
@@ -175,6 +195,20 @@ def _known_models(connection: duckdb.DuckDBPyConnection, days: tuple[dt.date, ..
     """Each ticker's latest decision before the days, and all decisions within them."""
     within = rows(connection, "models", days[0], days[-1])
     return pl.concat([latest_before(connection, "models", days[0]), within])
+
+
+def _orders(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """All that was ever ordered: a row or two a year."""
+    return rows(connection, "orders", None, dt.date.max)
+
+
+def _gate_numbers(decided: pl.DataFrame) -> dict[str, float | str]:
+    """What the gate found at the slice's last training, as the rows say it; nothing without one."""
+    tried = decided.filter(pl.col("challenger").is_not_null())
+    if tried.is_empty():
+        return {}
+    last = tried.row(-1, named=True)
+    return {name.replace("_", " "): last[name] for name in _GATE if last[name] is not None}
 
 
 def _fan(bars: pl.DataFrame, forecasts: pl.DataFrame) -> dict[str, dg.MetadataValue]:

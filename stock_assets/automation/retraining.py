@@ -1,4 +1,4 @@
-"""A sensor for what no failed check announces: no model yet, or a training due by the calendar.
+"""A sensor for what no failed check announces: no model yet, a training due, or an order given.
 
 When drift asks for a training is in `conditions.py`. Whether a training is due, and whether it
 then really happens, is decided in `forecasting/decision.py`, from the same numbers.
@@ -25,7 +25,7 @@ def build_training_due_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.
         job=jobs.retrain,
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks for a training when there is no model yet or the cadence is due.",
+        description="Asks for `model` when there is none, one is due or one was ordered.",
     )
     def training_due_sensor(
         context: dg.SensorEvaluationContext,
@@ -37,8 +37,9 @@ def build_training_due_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.
             known = pl.concat(
                 [latest_before(connection, "models", day), rows(connection, "models", day, day)]
             )
+            orders = rows(connection, "orders", None, dt.date.max)
         # Drift is left out: the condition on its check asks, and would otherwise be asked twice.
-        why = training_due(day, known, None, settings)
+        why = training_due(day, known, None, settings, orders)
         if why is None:
             return dg.SkipReason(f"no training is due on {day}")
         # It decides the day: asked for by the drift check, by a person, or along a backfill.
@@ -46,7 +47,11 @@ def build_training_due_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.
             return dg.SkipReason(f"{why}; run {run.run_id} is about to decide")
         area = grid.slice(day, day, settings.tickers)
         # One request a day: a training that finds too few rows says so and is not asked for again.
-        return dg.RunRequest(run_key=f"training:{day}", tags={**grid.tags(area), WHY_TAG: why})
+        # Another once somebody has given an order since.
+        given = f":{orders.height}" if orders.height else ""
+        return dg.RunRequest(
+            run_key=f"training:{day}{given}", tags={**grid.tags(area), WHY_TAG: why}
+        )
 
     return training_due_sensor
 

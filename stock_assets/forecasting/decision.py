@@ -1,8 +1,9 @@
 """The decision of each day: train, or carry on with the model in force; and why.
 
-A pure function of the rows of earlier days, the drift shares, and features and bars up to the day
-before: a year replayed at once decides what a year of evenings decided. What the model is is in
-`model.py`, whether a challenger passes in `gate.py`, where it is kept in `registry.py`.
+A pure function of the rows of earlier days, what people ordered, the drift shares, and features
+and bars up to the day before: a year replayed at once decides what a year of evenings decided.
+What the model is is in `model.py`, whether a challenger passes in `gate.py`, how an order comes
+about in `orders.py`, where models are kept in `registry.py`.
 """
 
 from __future__ import annotations
@@ -24,23 +25,27 @@ from stock_assets.forecasting.gate import (
     BASELINE_LOSS,
     CHALLENGER,
     IN_FORCE,
+    RULES,
     Verdict,
     judge,
     pinball_losses,
 )
-from stock_assets.forecasting.in_force import History, InForce
+from stock_assets.forecasting.in_force import History, InForce, ordered_states
 from stock_assets.forecasting.labels import labels
+from stock_assets.forecasting.leak_alarm import sound
 from stock_assets.forecasting.model import (
     CODE_VERSION,
     PARAMETERS,
     VolatilityModel,
     calibrate,
     fit,
+    importance,
     model_inputs,
     trainable,
 )
 from stock_assets.forecasting.registry import Registered, Registry, TrainingRecord
 from stock_assets.forecasting.splitting import Split, split
+from stock_assets.forecasting.training_report import measures, report
 from stock_assets.lake.schemas import Models
 
 if TYPE_CHECKING:
@@ -75,13 +80,22 @@ class DecisionResult:
     attempts: tuple[Attempt, ...]
 
     @property
-    def aliases(self) -> dict[str, str]:
-        """What the registry's aliases should point at once the rows are in the lake."""
-        found = {}
-        if self.rows.height:
+    def last_day(self) -> dt.date | None:
+        """The last day decided."""
+        last = self.rows["day"].max()
+        return last if isinstance(last, dt.date) else None
+
+    @property
+    def aliases(self) -> dict[str, str | None]:
+        """What the registry's aliases should point at once the rows are in the lake.
+
+        Nothing where nothing was tried or ordered: carrying on moves no alias, and then needs no
+        registry. None takes the title away: no model is the champion while the baseline serves.
+        """
+        found: dict[str, str | None] = {}
+        if self.attempts or "ordered" in self.rows["decision"]:
             last = self.rows.sort("day", "ticker")["model"][-1]
-            if last != BASELINE:
-                found[CHAMPION_ALIAS] = str(last)
+            found[CHAMPION_ALIAS] = None if last == BASELINE else str(last)
         if self.attempts:
             found[CHALLENGER_ALIAS] = self.attempts[-1].model_id
         return found
@@ -95,6 +109,7 @@ def decide(  # noqa: PLR0913, PLR0917
     registry: Registry,
     settings: Settings,
     *,
+    orders: pl.DataFrame | None = None,
     forced: Collection[dt.date] = (),
     lake_versions: Mapping[str, int] | None = None,
 ) -> DecisionResult:
@@ -104,13 +119,15 @@ def decide(  # noqa: PLR0913, PLR0917
     those of other tickers within it; rows of `cells` themselves are ignored, so that a rerun does
     not see its own past. `drift_shares` is the universe's share of drifted pairs by day.
     `training_data` is called at most once, with the days a training of this slice may look at.
-    On days in `forced` training is tried whatever is due.
+    `orders` are all rows of `Orders`; on the day from which one counts, what it says is in force
+    and no training is tried. On days in `forced` training is tried whatever is due.
 
     Nothing dated later than a day reaches its decision; a training looks at labels that ended
     before the day, so that it is the same before and after another exchange's close that evening.
     """
     trainer = _Trainer(training_data, registry, settings, lake_versions or {}, _last_day(cells))
-    walk = _Walk(trainer, known.join(cells, on=["day", "ticker"], how="anti"), settings)
+    others = known.join(cells, on=["day", "ticker"], how="anti")
+    walk = _Walk(trainer, others, orders, settings)
     rows: list[dict[str, Any]] = []
     days = cells.select("day", "ticker").unique().sort("day", "ticker")
     for (day,), own in days.group_by("day", maintain_order=True):
@@ -128,13 +145,21 @@ def decide(  # noqa: PLR0913, PLR0917
 
 
 def training_due(
-    day: dt.date, known: pl.DataFrame, drift_share: float | None, settings: Settings
+    day: dt.date,
+    known: pl.DataFrame,
+    drift_share: float | None,
+    settings: Settings,
+    orders: pl.DataFrame | None = None,
 ) -> str | None:
-    """Why a training would be tried at `day`'s close; None when the model in force is carried on.
+    """Why `day` is to be decided at its close; None when the model in force is carried on.
 
-    `known` are each ticker's latest rows of `Models` up to `day`. A day that has been decided is
-    not due again.
+    `known` are each ticker's latest rows of `Models` up to `day`, `orders` all rows of `Orders`.
+    A training would be tried, or an order is not in `known` yet. A day that has been decided is
+    not due again but for an order given since.
     """
+    ordered = [state for begin, state in ordered_states(orders).items() if begin <= day]
+    if ordered and not (known["attempted_day"] >= ordered[-1].attempted_day).any():
+        return f"{ordered[-1].model} was ordered from {ordered[-1].attempted_day} on"
     if known.filter(pl.col("day") == day).height:
         return None
     history = History()
@@ -151,10 +176,18 @@ def _last_day(cells: pl.DataFrame) -> dt.date:
 class _Walk:
     """The state of the decision as the days go by."""
 
-    def __init__(self, trainer: _Trainer, known: pl.DataFrame, settings: Settings) -> None:
+    def __init__(
+        self,
+        trainer: _Trainer,
+        known: pl.DataFrame,
+        orders: pl.DataFrame | None,
+        settings: Settings,
+    ) -> None:
         self.trainer = trainer
         self.settings = settings
-        self.history = History()
+        self.ordered = ordered_states(orders)
+        self.order_words = _order_words(orders)
+        self.history = History(self.ordered)
         self.others = known.sort("day", "ticker").to_dicts()
         self.others_of: dict[dt.date, list[dict[str, Any]]] = {}
         for row in self.others:
@@ -170,7 +203,16 @@ class _Walk:
     ) -> list[dict[str, Any]]:
         """The rows of one day."""
         self._record_others(lambda row: row["day"] < day)
-        rows = self._copied(self.others_of.get(day, []), tickers)
+        self.history.reach(day)
+        order = self.ordered.get(day)
+        if order is not None:
+            reason = self.order_words[day]
+            if forced:
+                reason += "; the forced training was not tried"
+            row = _row(order, decision="ordered", reason=reason)
+            rows: dict[str, dict[str, Any]] | None = dict.fromkeys(tickers, row)
+        else:
+            rows = self._copied(self.others_of.get(day, []), tickers)
         if rows is None:
             states = {ticker: self.history.state(ticker) for ticker in tickers}
             decided = {
@@ -218,9 +260,11 @@ class _Walk:
         after = InForce(state.model, state.model_version, state.trained_day, day)
         if record.verdict.accepted:
             after = InForce(record.model_id, attempt.version, day, day)
+        elif record.verdict.demoted:
+            after = InForce(attempted_day=day)
         return _row(
             after,
-            decision="trained" if record.verdict.accepted else "rejected",
+            decision=record.verdict.decision,
             reason=f"{why}: {record.verdict.reason}",
             challenger=record.model_id,
             verdict=record.verdict,
@@ -230,10 +274,14 @@ class _Walk:
         forecast, waited = self.settings.forecast, _waited(day, state, self.settings)
         assert waited is not None
         due = forecast.cadence
+        # An order and the attempts after it are told apart by their days: it counts as its day's.
+        ordered = None if state.attempted_day is None else self.ordered.get(state.attempted_day)
         if state.model == BASELINE:
             left = min(due, forecast.cooldown + 1) - waited
-            return f"no model has passed the gate; next attempt in {left} sessions"
-        return f"in force since {state.trained_day}; next training in {due - waited} sessions"
+            why = f"ordered on {ordered.attempted_day}" if ordered else "no model in force"
+            return f"{why}; next attempt in {left} sessions"
+        since = f"ordered on {ordered.attempted_day}" if ordered else f"trained {state.trained_day}"
+        return f"{since}; next training in {due - waited} sessions"
 
     @staticmethod
     def _kept(state: InForce, reason: str) -> dict[str, Any]:
@@ -261,7 +309,22 @@ def _row(
         "challenger_loss": verdict.challenger_loss if verdict else None,
         "in_force_loss": verdict.in_force_loss if verdict else None,
         "baseline_loss": verdict.baseline_loss if verdict else None,
+        "baseline_t": verdict.baseline_t if verdict else None,
+        "in_force_t": verdict.in_force_t if verdict else None,
+        "in_force_baseline_t": verdict.in_force_baseline_t if verdict else None,
         "validation_days": verdict.validation_days if verdict else None,
+        "leak_alarm": verdict.leak_alarm if verdict else None,
+    }
+
+
+def _order_words(orders: pl.DataFrame | None) -> dict[dt.date, str]:
+    """The reason of each day from which an order counts: of several, the latest given."""
+    if orders is None:
+        return {}
+    return {
+        row["day"]: f"{row['action']} ordered by {row['by']} on "
+        f"{row['ordered_at']:%Y-%m-%d %H:%M} UTC: {row['why']}"
+        for row in orders.sort("day", "ordered_at", "by").iter_rows(named=True)
     }
 
 
@@ -364,7 +427,9 @@ class _Trainer:
         }
         if state.model != BASELINE:
             forecasts[IN_FORCE] = self.registry.load(state.model).forecast(later)
-        verdict = judge(pinball_losses(forecasts, later))
+        soundings = sound(forecasts[CHALLENGER], forecasts[BASELINE_LOSS], later)
+        verdict = judge(pinball_losses(forecasts, later), soundings)
+        shown = report(importance(model), model_inputs(later.tail(5)), forecasts[CHALLENGER], later)
         if verdict.accepted:
             # What is served may learn its scale from all that training has not seen.
             model = VolatilityModel(booster, calibrate(booster, rows.filter(sets.after_training())))
@@ -375,13 +440,21 @@ class _Trainer:
             rows=rows.height,
             verdict=verdict,
             sets={
+                "training_first": str(rows["day"].min()),
                 "calibration_first": sets.calibration_first.isoformat(),
                 "validation_first": sets.validation_first.isoformat(),
+                "validation_end": sets.end.isoformat(),
             },
+            measures=measures(verdict, soundings, forecasts[CHALLENGER], later),
+            lake_versions=self.lake_versions,
         )
         seconds = {"training_seconds": time.perf_counter() - began}
         return self.registry.register(
-            model, record, metrics=seconds, lake_versions=self.lake_versions
+            model,
+            record,
+            report=shown,
+            parameters={"window": self.settings.forecast.window, "gate_rules": RULES},
+            metrics=seconds,
         )
 
     def _window_start(self, day: dt.date) -> dt.date:
@@ -410,7 +483,12 @@ class _Trainer:
 def _fingerprint(data: _Data, in_force: str) -> str:
     """Eight hex digits of all that a training depends on, in canonical order."""
     digest = hashlib.sha256()
-    about = {"parameters": PARAMETERS, "code": CODE_VERSION, "in_force": in_force}
+    about = {
+        "parameters": PARAMETERS,
+        "code": CODE_VERSION,
+        "gate": RULES,
+        "in_force": in_force,
+    }
     digest.update(json.dumps(about, sort_keys=True).encode())
     features = data.features.sort("day", "ticker")
     levels = features.select("day", "ticker", "exchange", "vol_ewma", "market_vol_ewma")

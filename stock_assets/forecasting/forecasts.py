@@ -43,19 +43,21 @@ def make_forecasts(  # noqa: PLR0913, PLR0917
     load_model: Callable[[str], VolatilityModel],
     horizons: Sequence[int],
     versions: LakeVersions,
+    *,
+    orders: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Forecasts of each (day, ticker) of `cells` that has a bar, for each horizon, sorted by key.
 
     `bars` and `features` hold all tickers of the cells' exchanges from `lookback_start` of the
-    first day on; `models` the rows that `models_in_force` asks for; `load_model` gives a model by
-    its name. Where no model is in force, or a ticker's volatility is not yet measured so that a
-    model has nothing to go by, the baseline answers and `model` says so.
+    first day on; `models` and `orders` the rows that `models_in_force` asks for; `load_model` gives
+    a model by its name. Where no model is in force, or a ticker's volatility is not yet measured
+    so that a model has nothing to go by, the baseline answers and `model` says so.
     """
     there = bars.join(cells.select("day", "ticker").unique(), on=["day", "ticker"], how="semi")
     if there.is_empty():
         return Forecasts.create_empty()
     base = baseline_forecasts(there, features, labels(bars), horizons)
-    served = _served(there, features, models)
+    served = _served(features, models_in_force(there, models, orders))
     by_model = _by_model(served, features, load_model, horizons)
     own = [*_KEY, "sigma", *_RETURNS]
     chosen = pl.concat([by_model.select(own), base.join(by_model, on=_KEY, how="anti").select(own)])
@@ -82,20 +84,16 @@ def make_forecasts(  # noqa: PLR0913, PLR0917
     )
 
 
-def _served(there: pl.DataFrame, features: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
+def _served(features: pl.DataFrame, in_force: pl.DataFrame) -> pl.DataFrame:
     """day, ticker, model, model_version: who answers each cell."""
     measured = features.filter(is_measured()).select(
         "day", "ticker", pl.lit(value=True).alias("measured")
     )
-    return (
-        models_in_force(there, models)
-        .join(measured, on=["day", "ticker"], how="left")
-        .select(
-            "day",
-            "ticker",
-            pl.when("measured").then("model").otherwise(pl.lit(BASELINE)).alias("model"),
-            pl.when("measured").then("model_version").alias("model_version"),
-        )
+    return in_force.join(measured, on=["day", "ticker"], how="left").select(
+        "day",
+        "ticker",
+        pl.when("measured").then("model").otherwise(pl.lit(BASELINE)).alias("model"),
+        pl.when("measured").then("model_version").alias("model_version"),
     )
 
 

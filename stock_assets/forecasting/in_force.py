@@ -1,17 +1,23 @@
-"""Which model is in force: read off the rows of `models`, by one rule for decisions and forecasts.
+"""Which model is in force: read off `models` and `orders`, by one rule for all who ask.
 
 The outcome of the latest attempt to train counts for everyone, whichever tickers' run made it:
 a model is pooled over tickers. Where two runs tried on the same day, each ticker keeps its own.
+A person's order counts as the attempt of its day and wins over any other of that day, also where
+a row was written before it was given. How orders come about is in `orders.py`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from stock_assets.forecasting.baseline import BASELINE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,39 @@ class InForce:
         return cls(**{name: row[name] for name in cls.__dataclass_fields__})  # type: ignore[arg-type]
 
 
+def ordered_states(orders: pl.DataFrame | None) -> dict[dt.date, InForce]:
+    """What the rows of `Orders` put in force, by the day it counts from, in the order of days.
+
+    Of several orders for one day the latest given counts.
+    """
+    if orders is None:
+        return {}
+    given = orders.sort("day", "ordered_at", "by")
+    return {
+        row["day"]: InForce(row["model"], row["model_version"], row["trained_day"], row["day"])
+        for row in given.iter_rows(named=True)
+    }
+
+
 class History:
     """The latest known row of each ticker, as rows are recorded in the order of their days."""
 
-    def __init__(self) -> None:
+    def __init__(self, ordered: Mapping[dt.date, InForce] | None = None) -> None:
         self._latest: dict[str, InForce] = {}
         self._best: InForce | None = None
+        self._order: InForce | None = None
+        self._waiting = list((ordered or {}).values())
+
+    def reach(self, day: dt.date) -> None:
+        """Let the orders that count by `day` count; days come in their order."""
+        while self._waiting and self._waiting[0].attempt_order <= day:
+            self._order = self._waiting.pop(0)
+
+    def overrules(self, state: InForce) -> InForce | None:
+        """The order that came after all that `state` knows of, if there is one."""
+        if self._order is not None and self._order.attempt_order >= state.attempt_order:
+            return self._order
+        return None
 
     def record(self, ticker: str, state: InForce) -> None:
         """Add the next row; rows come in the order of their days."""
@@ -52,23 +85,28 @@ class History:
             # Sorted, so that among equals the first name decides whatever the order of recording.
             states = [self._latest[name] for name in sorted(self._latest)]
             self._best = max(states, key=lambda item: item.attempt_order, default=InForce())
+        if (order := self.overrules(self._best)) is not None:
+            return order
         own = self._latest.get(ticker)
         if own is not None and own.attempted_day == self._best.attempted_day:
             return own
         return self._best
 
 
-def models_in_force(cells: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
+def models_in_force(
+    cells: pl.DataFrame, models: pl.DataFrame, orders: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """For each (day, ticker) of `cells`: model and model_version in force at that day's close.
 
     `models` are rows of `Models`: each ticker's latest before the first day at least, and those
-    since. A cell's own row says it; a cell without one (`model` does not run every evening) is
-    served by what was in force after the latest decision up to its day.
+    since; `orders` all rows of `Orders`. A cell's own row says it, unless an order came after it;
+    a cell without one (`model` does not run every evening) is served by what was in force after
+    the latest decision or order up to its day.
     """
     rows = models.select("day", "ticker", *InForce.__dataclass_fields__).sort("day", "ticker")
     own = {(row["day"], row["ticker"]): InForce.of_row(row) for row in rows.iter_rows(named=True)}
     waiting = list(own.items())
-    history = History()
+    history = History(ordered_states(orders))
     found: list[tuple[dt.date, str, str, int | None]] = []
     place = 0
     for day, ticker in cells.select("day", "ticker").sort("day", "ticker").iter_rows():
@@ -76,7 +114,9 @@ def models_in_force(cells: pl.DataFrame, models: pl.DataFrame) -> pl.DataFrame:
             (_, recorded), state = waiting[place]
             history.record(recorded, state)
             place += 1
-        state = own.get((day, ticker)) or history.state(ticker)
+        history.reach(day)
+        row = own.get((day, ticker))
+        state = history.state(ticker) if row is None else history.overrules(row) or row
         found.append((day, ticker, state.model, state.model_version))
     schema = {"day": pl.Date, "ticker": pl.String, "model": pl.String, "model_version": pl.Int64}
     return pl.DataFrame(found, schema=schema, orient="row")

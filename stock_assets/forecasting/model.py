@@ -325,6 +325,12 @@ def _targets(rows: pl.DataFrame) -> NDArray[np.float64]:
     return rows.select(ratio.clip(-MAX_LOG_RATIO, MAX_LOG_RATIO) for ratio in ratios).to_numpy()
 
 
+def importance(model: VolatilityModel) -> dict[str, float]:
+    """Each input's share of the changes that all inputs make to the prediction, in %."""
+    shares = model.booster.get_feature_importance()
+    return dict(zip(model.booster.feature_names_, map(float, shares), strict=True))
+
+
 def _within_lookback(cells: pl.DataFrame, features: pl.DataFrame) -> pl.DataFrame:
     """The rows that the forecasts of `cells` depend on: theirs and their calibration's."""
     if cells.is_empty():

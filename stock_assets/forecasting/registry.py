@@ -1,8 +1,9 @@
 """The model registry: MLflow on SQLite with local artifacts, all inside one folder.
 
-A model is found by its own name (`model_id`, which its inputs determine), not by MLflow's version
-number. No network, no telemetry, nothing written outside the folder. Whether and when a model is
-trained is in `decision.py`.
+A model is found by its own name (`model_id`, which its inputs determine); people may also say
+MLflow's version number or an alias. What is read is checked against the hashes that were stored
+with the registration. No network, no telemetry, nothing written outside the folder. Whether and
+when a model is trained is in `decision.py`.
 """
 
 from __future__ import annotations
@@ -10,33 +11,49 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
+import hashlib
 import json
 import logging
 import os
 import shutil
 import sqlite3
+import subprocess
 import tempfile
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from stock_assets.errors import ModelError
 from stock_assets.forecasting.gate import Verdict
-from stock_assets.forecasting.model import PARAMETERS, Calibration, VolatilityModel
+from stock_assets.forecasting.model import (
+    CODE_VERSION,
+    PARAMETERS,
+    Calibration,
+    VolatilityModel,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mlflow import MlflowClient
 
+    from stock_assets.forecasting.training_report import TrainingReport
+
 MODEL_NAME = "stock-assets-volatility"
 """The registered model of which every training is a version."""
 
 EXPERIMENT = "stock-assets"
 
-_ID_TAG = "model_id"
-_CALIBRATION_FILE, _RECORD_FILE = "calibration.json", "training.json"
+_ID_TAG, _HASHES_TAG = "model_id", "sha256"
+_BOOSTER_FILE, _CALIBRATION_FILE, _RECORD_FILE = "model.cb", "calibration.json", "training.json"
+_IMPORTANCE_FILE = "importance.csv"
+_CONTENT = (_BOOSTER_FILE, _CALIBRATION_FILE, _RECORD_FILE)
+"""The files that a model and its record are read from, and whose hashes are kept."""
+
 _DRAFT = ".draft-"
 
 # Before MLflow is imported: it would send usage statistics, look for git, and narrate.
@@ -64,7 +81,11 @@ class TrainingRecord:
     rows: int
     verdict: Verdict
     sets: Mapping[str, str] = field(default_factory=dict)
-    """First days of the calibration and validation sets."""
+    """First days of the training, calibration and validation sets, and the last of all."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """Numbers of the validation days: losses, skills, t, coverage."""
+    lake_versions: Mapping[str, int] = field(default_factory=dict)
+    """Versions of the tables it was made from."""
 
     def to_json(self) -> str:
         """Text from which `from_json` gives the same record, to the last bit."""
@@ -86,6 +107,17 @@ class Registered:
 
     version: int
     record: TrainingRecord
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a registered model lies, and what its files must be."""
+
+    version: int
+    model_id: str
+    files: Path
+    hashes: Mapping[str, str]
 
 
 class Registry:
@@ -102,10 +134,48 @@ class Registry:
     def find(self, model_id: str) -> Registered | None:
         """The model called `model_id`, with the lowest version if there are several."""
         place = self._place(model_id)
-        if place is None:
-            return None
-        version, files = place
-        return Registered(version, TrainingRecord.from_json(_read(files / _RECORD_FILE, model_id)))
+        return None if place is None else Registered(place.version, _record(place))
+
+    def versions(self) -> list[Registered]:
+        """All models that are registered, by version, with their aliases."""
+        if not (self.folder / "mlflow.db").exists():
+            return []
+        aliases: dict[int, list[str]] = {}
+        for alias, version in _aliases(self.folder).items():
+            aliases.setdefault(version, []).append(alias)
+        return [
+            Registered(place.version, _record(place), tuple(sorted(aliases.get(place.version, ()))))
+            for place in _places(self.folder)
+        ]
+
+    def importance(self, model_id: str) -> pl.DataFrame | None:
+        """Columns input, importance (%) as logged with the training; None where there is none."""
+        place = self._place(model_id)
+        file = None if place is None else place.files.parent / _IMPORTANCE_FILE
+        return pl.read_csv(file) if file is not None and file.exists() else None
+
+    def resolve(self, name: str) -> Registered:
+        """The model that a person means by its id, its version number or an alias.
+
+        Raises `ModelError` when there is none.
+        """
+        found = self.find(name)
+        if found is not None:
+            return found
+        known = _aliases(self.folder) if (self.folder / "mlflow.db").exists() else {}
+        number = int(name) if name.isdecimal() else known.get(name)
+        for place in _places(self.folder) if number is not None else ():
+            if place.version == number:
+                return Registered(place.version, _record(place))
+        message = (
+            f"there is no model {name!r} in {self.folder}; name one by id, version or alias as "
+            "`stock-assets model list` shows them"
+        )
+        raise ModelError(message)
+
+    def load_version(self, version: int) -> VolatilityModel:
+        """The model that MLflow calls version `version`. Raises `ModelError` as `load` does."""
+        return self.load(self.resolve(str(version)).record.model_id)
 
     def load(self, model_id: str) -> VolatilityModel:
         """The model called `model_id`, ready to forecast; read once per process.
@@ -116,20 +186,25 @@ class Registry:
         if place is None:
             message = (
                 f"model {model_id} is named in the lake but missing from the registry "
-                f"{self.folder}; restore that folder, or run the `model` asset for that day again"
+                f"{self.folder}; restore that folder, or run the `model` asset for that day again; "
+                "to go on without it, order another: "
+                "`stock-assets model promote baseline --why ...`"
             )
             raise ModelError(message)
-        return _load(place[1], model_id)
+        return _load(place.files, model_id, tuple(place.hashes.items()))
 
     def register(
         self,
         model: VolatilityModel,
         record: TrainingRecord,
         *,
+        report: TrainingReport | None = None,
+        parameters: Mapping[str, object] | None = None,
         metrics: Mapping[str, float] | None = None,
-        lake_versions: Mapping[str, int] | None = None,
     ) -> Registered:
         """Log and register `model`; the one already called `record.model_id` wins if there is one.
+
+        `parameters` and `metrics` are logged beside the record's own.
 
         The version and its name are one transaction and come last: a registration that was killed
         leaves at most files that nothing refers to. One registration at a time per folder.
@@ -141,7 +216,14 @@ class Registry:
             from mlflow.exceptions import MlflowException
 
             try:
-                version = _register(self.folder, model, record, metrics or {}, lake_versions or {})
+                version = _register(
+                    self.folder,
+                    model,
+                    record,
+                    report=report,
+                    parameters=parameters or {},
+                    metrics=metrics or {},
+                )
             except (OSError, MlflowException) as error:
                 message = (
                     f"model {record.model_id} cannot be registered in {self.folder}: {error}; "
@@ -150,62 +232,80 @@ class Registry:
                 raise ModelError(message) from error
         return Registered(version, record)
 
-    def set_alias(self, alias: str, model_id: str) -> bool:
-        """Point `alias` (champion, challenger) at `model_id`, unless it points at a later day's.
+    def set_alias(self, alias: str, model_id: str | None, day: dt.date) -> bool:
+        """Point `alias` (champion, challenger) at `model_id` (None: at nothing) as of `day`.
 
-        A backfill of the past so leaves the latest model its title. Returns whether it points
-        there now. Raises `ModelError` for an unknown model.
+        Not if it was pointed as of a later day already: a backfill of the past leaves the latest
+        model its title. Returns whether it is so now. Raises `ModelError` for an unknown model.
         """
+        if model_id is None and not (self.folder / "mlflow.db").exists():
+            return True
         client = _client(self.folder)
         with _lock(self.folder):
-            found = self.find(model_id)
-            if found is None:
+            found = None if model_id is None else self.find(model_id)
+            if found is None and model_id is not None:
                 raise ModelError(f"alias {alias!r}: there is no model {model_id} in {self.folder}")
-            holder = client.get_registered_model(MODEL_NAME).aliases.get(alias)
-            if holder is not None:
-                name = client.get_model_version(MODEL_NAME, str(holder)).tags.get(_ID_TAG, "")
-                current = self.find(name)
-                if current is not None and current.record.day > found.record.day:
-                    return False
-            client.set_registered_model_alias(MODEL_NAME, alias, str(found.version))
+            as_of = client.get_registered_model(MODEL_NAME).tags.get(f"{alias}.as_of", "")
+            if as_of > day.isoformat():
+                return False
+            if found is not None:
+                client.set_registered_model_alias(MODEL_NAME, alias, str(found.version))
+            elif alias in _aliases(self.folder):
+                client.delete_registered_model_alias(MODEL_NAME, alias)
+            client.set_registered_model_tag(MODEL_NAME, f"{alias}.as_of", day.isoformat())
         return True
 
     def alias(self, alias: str) -> str | None:
         """Name of the model that `alias` points at."""
         if not (self.folder / "mlflow.db").exists():
             return None
-        client = _client(self.folder)
-        version = client.get_registered_model(MODEL_NAME).aliases.get(alias)
-        if version is None:
-            return None
-        name: str | None = client.get_model_version(MODEL_NAME, str(version)).tags.get(_ID_TAG)
-        return name
+        version = _aliases(self.folder).get(alias)
+        return next((p.model_id for p in _places(self.folder) if p.version == version), None)
 
-    def _place(self, model_id: str) -> tuple[int, Path] | None:
+    def _place(self, model_id: str) -> _Place | None:
         if not (self.folder / "mlflow.db").exists():
             return None
-        found = _first_version(self.folder, model_id)
-        return None if found is None else (found[0], _files(self.folder, found[1]))
+        found = _places(self.folder, model_id)
+        return found[0] if found else None
 
 
-def _first_version(folder: Path, model_id: str) -> tuple[int, str] | None:
-    """Version and MLflow run of the model called `model_id`, read from MLflow's own tables.
+def _places(folder: Path, model_id: str | None = None) -> list[_Place]:
+    """The models that are registered (those called `model_id`), by version.
 
-    A database without these tables holds no model: `_client` finishes it or says what to do.
-
-    A day on which a model is carried on asks for nothing else, and MLflow takes seconds to import.
-    tests/forecasting/test_registry.py compares the answers with MLflow's.
+    Read from MLflow's own tables: a day on which a model is carried on asks for nothing else, and
+    MLflow takes seconds to import. tests/forecasting/test_registry.py compares the answers with
+    MLflow's. A database without these tables holds no model: `_client` finishes it or says what
+    to do.
     """
     query = """
-        select version, run_id from model_versions join model_version_tags using (name, version)
-        where name = ? and key = ? and value = ? and current_stage != 'Deleted_Internal'
-        order by version limit 1
+        with tags as (select version, key, value from model_version_tags where name = :model)
+        select models.version, models.run_id, named.value, hashes.value
+        from model_versions models
+        join tags named on named.version = models.version and named.key = :id
+        left join tags hashes on hashes.version = models.version and hashes.key = :hashes
+        where models.name = :model and models.current_stage != 'Deleted_Internal'
+        and (:wanted is null or named.value = :wanted)
+        order by models.version
     """
+    values = {"model": MODEL_NAME, "id": _ID_TAG, "hashes": _HASHES_TAG, "wanted": model_id}
     with _read_database(folder) as connection:
         if not _has_tables(connection, "model_versions", "model_version_tags"):
-            return None
-        found = connection.execute(query, [MODEL_NAME, _ID_TAG, model_id]).fetchone()
-    return None if found is None else (int(found[0]), str(found[1]))
+            return []
+        found = connection.execute(query, values).fetchall()
+    return [
+        _Place(int(version), str(name), _files(folder, str(run)), json.loads(hashes or "{}"))
+        for version, run, name, hashes in found
+    ]
+
+
+def _aliases(folder: Path) -> dict[str, int]:
+    """The aliases and the versions they point at, from MLflow's own table."""
+    query = "select alias, version from registered_model_aliases where name = ?"
+    with _read_database(folder) as connection:
+        if not _has_tables(connection, "registered_model_aliases"):
+            return {}
+        found = connection.execute(query, [MODEL_NAME]).fetchall()
+    return {str(alias): int(version) for alias, version in found}
 
 
 @contextlib.contextmanager
@@ -316,15 +416,15 @@ def _uri(database: Path) -> str:
     return f"sqlite:///{database}"
 
 
-def _register(
+def _register(  # noqa: PLR0913
     folder: Path,
     model: VolatilityModel,
     record: TrainingRecord,
+    *,
+    report: TrainingReport | None,
+    parameters: Mapping[str, object],
     metrics: Mapping[str, float],
-    lake_versions: Mapping[str, int],
 ) -> int:
-    import catboost
-    import mlflow.catboost
     from mlflow.entities import Metric, Param, RunTag
 
     client = _client(folder)
@@ -332,44 +432,94 @@ def _register(
     assert experiment is not None  # made with the client
     run = client.create_run(experiment.experiment_id, run_name=record.model_id)
     verdict = record.verdict
-    losses = {
-        "challenger_loss": verdict.challenger_loss,
-        "in_force_loss": verdict.in_force_loss,
-        "baseline_loss": verdict.baseline_loss,
+    about = {
+        **PARAMETERS,
+        "day": record.day,
+        "rows": record.rows,
+        "tickers": len(record.tickers),
+        **record.sets,
+        **parameters,
     }
-    measured = {k: v for k, v in losses.items() if v is not None} | dict(metrics)
+    told = {
+        _ID_TAG: record.model_id,
+        "decision": verdict.decision,
+        "accepted": str(verdict.accepted).lower(),
+        "reason": verdict.reason,
+        **({"leak_alarm": verdict.leak_alarm} if verdict.leak_alarm else {}),
+        **{f"lake.{name}": str(number) for name, number in record.lake_versions.items()},
+        **_code_tags(),
+    }
     client.log_batch(
         run.info.run_id,
-        params=[
-            *(Param(name, str(value)) for name, value in PARAMETERS.items()),
-            Param("day", record.day.isoformat()),
-            Param("rows", str(record.rows)),
-            Param("tickers", str(len(record.tickers))),
-            *(Param(name, value) for name, value in record.sets.items()),
-        ],
-        metrics=[Metric(name, value, 0, 0) for name, value in measured.items()],
-        tags=[
-            RunTag(_ID_TAG, record.model_id),
-            RunTag("accepted", str(verdict.accepted).lower()),
-            RunTag("reason", verdict.reason),
-            *(RunTag(f"lake.{name}", str(number)) for name, number in lake_versions.items()),
-        ],
+        params=[Param(name, str(value)) for name, value in about.items()],
+        metrics=[Metric(k, v, 0, 0) for k, v in {**record.measures, **metrics}.items()],
+        tags=[RunTag(name, value) for name, value in told.items()],
     )
     # Artifacts are local by design, so the files are written where MLflow looks for them.
     files = _files(folder, run.info.run_id)
-    # Named here, or MLflow would import the model in a new process to infer them.
-    requirements = [f"catboost=={catboost.__version__}"]
-    mlflow.catboost.save_model(model.booster, str(files), pip_requirements=requirements)
-    (files / _CALIBRATION_FILE).write_text(model.calibration.to_json(), encoding="utf-8")
+    _save(model, files, None if report is None else report.example)
     (files / _RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
+    if report is not None:
+        report.importance.write_csv(files.parent / _IMPORTANCE_FILE)
+        for name, picture in report.pictures.items():
+            (files.parent / name).write_bytes(picture)
+    hashes = {name: _hash((files / name).read_bytes()) for name in _CONTENT}
     client.set_terminated(run.info.run_id)
     version = client.create_model_version(
         MODEL_NAME,
         source=f"{run.info.artifact_uri}/model",
         run_id=run.info.run_id,
-        tags={_ID_TAG: record.model_id, "day": record.day.isoformat()},
+        tags={
+            _ID_TAG: record.model_id,
+            "day": record.day.isoformat(),
+            "decision": verdict.decision,
+            _HASHES_TAG: json.dumps(hashes),
+        },
+        description=f"Trained on {record.day}, {verdict.decision}: {verdict.reason}.",
     )
     return int(version.version)
+
+
+def _save(model: VolatilityModel, files: Path, example: pl.DataFrame | None) -> None:
+    """Write the model as MLflow's CatBoost flavour does, with what it takes and gives."""
+    import catboost
+    import mlflow.catboost
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    inputs = model.booster.feature_names_
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(DataType.double, name, required=False) for name in inputs]),
+        outputs=Schema([ColSpec(DataType.double)]),
+    )
+    mlflow.catboost.save_model(
+        model.booster,
+        str(files),
+        # Named here, or MLflow would import the model in a new process to infer them.
+        pip_requirements=[f"catboost=={catboost.__version__}"],
+        signature=signature,
+        input_example=None if example is None else example.to_pandas(),
+    )
+    (files / _CALIBRATION_FILE).write_text(model.calibration.to_json(), encoding="utf-8")
+
+
+@functools.cache
+def _code_tags() -> dict[str, str]:
+    """Which code trained: the package's version, and the commit where it runs from a checkout."""
+    found = {"code.package": metadata.version("stock-assets"), "code.model": str(CODE_VERSION)}
+    project = Path(__file__).parents[2]
+    if not (project / ".git").exists():
+        return found
+    try:
+        described = subprocess.run(  # noqa: S603 - a command without anything of a user's
+            ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40",  # noqa: S607
+             "--exclude=*"],
+            capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return found  # no git on this machine: the package's version says what can be said
+    # MLflow's own name for it, which its UI shows as the source's version.
+    return found | {"mlflow.source.git.commit": described.stdout.strip()}
 
 
 def _files(folder: Path, run_id: str) -> Path:
@@ -377,25 +527,41 @@ def _files(folder: Path, run_id: str) -> Path:
     return folder / "artifacts" / run_id / "artifacts" / "model"
 
 
+def _record(place: _Place) -> TrainingRecord:
+    text = _read(place.files / _RECORD_FILE, place.model_id, place.hashes)
+    return TrainingRecord.from_json(text.decode())
+
+
 @functools.lru_cache(maxsize=64)
-def _load(files: Path, model_id: str) -> VolatilityModel:
-    from catboost import CatBoostError, CatBoostRegressor
+def _load(files: Path, model_id: str, hashes: tuple[tuple[str, str], ...]) -> VolatilityModel:
+    from catboost import CatBoostRegressor
 
-    calibration = Calibration.from_json(_read(files / _CALIBRATION_FILE, model_id))
+    expected = dict(hashes)
+    calibration = _read(files / _CALIBRATION_FILE, model_id, expected)
     booster = CatBoostRegressor()
-    try:
-        booster.load_model(str(files / "model.cb"))
-    except CatBoostError as error:
-        raise _unreadable(files, model_id, error) from error
-    return VolatilityModel(booster, calibration)
+    booster.load_model(blob=_read(files / _BOOSTER_FILE, model_id, expected))
+    return VolatilityModel(booster, Calibration.from_json(calibration.decode()))
 
 
-def _read(file: Path, model_id: str) -> str:
+def _read(file: Path, model_id: str, hashes: Mapping[str, str]) -> bytes:
+    """The content of `file`. Raises `ModelError` where it is not what was registered."""
+    advice = (
+        "restore it from a copy, or order another model: "
+        "`stock-assets model promote baseline --why ...`"
+    )
     try:
-        return file.read_text(encoding="utf-8")
+        content = file.read_bytes()
     except OSError as error:
-        raise _unreadable(file, model_id, error) from error
+        message = f"model {model_id}: {file} cannot be read ({error}); {advice}"
+        raise ModelError(message) from error
+    if hashes.get(file.name) != _hash(content):
+        message = (
+            f"model {model_id}: {file} is not what was registered, it was changed or cut short "
+            f"(its SHA-256 differs); {advice}"
+        )
+        raise ModelError(message)
+    return content
 
 
-def _unreadable(file: Path, model_id: str, error: Exception) -> ModelError:
-    return ModelError(f"model {model_id}: {file} cannot be read ({error}); restore it")
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

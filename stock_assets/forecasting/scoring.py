@@ -26,6 +26,9 @@ MIN_TEST_DAYS = 20
 """Days below which the Diebold-Mariano test says nothing: its variance is not known."""
 
 _MIN_LAG = 5
+_LAG_FACTOR = 1.3
+_MIN_RANKED = 5
+"""Tickers below which a day's ranks are not worth a correlation."""
 
 
 def pinball(actual: str, prefix: str = "return_") -> pl.Expr:
@@ -156,6 +159,25 @@ class Comparison:
         """By how much `loss` is smaller, in % of `other`."""
         return 100 * (1 - self.loss / self.other) if self.other else 0.0
 
+    @property
+    def p(self) -> float | None:
+        """Chance of a |t| as large between equals; None where there is no t."""
+        return None if self.t is None else p_value(self.t, self.days)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Mean daily rank correlation (IC) of forecast and outcome across tickers."""
+
+    mean: float
+    days: int
+    t: float | None
+
+    @property
+    def p(self) -> float | None:
+        """Chance of a |t| as large without any skill; None where there is no t."""
+        return None if self.t is None else p_value(self.t, self.days)
+
 
 def compare(rows: pl.DataFrame, loss: str, other: str) -> Comparison:
     """Compare two loss columns of `rows` (day, ...): averaged over each day first, then tested.
@@ -164,31 +186,96 @@ def compare(rows: pl.DataFrame, loss: str, other: str) -> Comparison:
     """
     both = rows.filter(pl.col(loss).is_not_null() & pl.col(other).is_not_null())
     daily = both.group_by("day").agg(pl.col(loss).mean(), pl.col(other).mean()).sort("day")
-    if daily.is_empty():
+    return compare_daily(daily[loss].to_numpy(), daily[other].to_numpy())
+
+
+def compare_daily(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> Comparison:
+    """Compare the mean losses of the same days, in the order of the days; no NaN."""
+    if not len(mine):
         return Comparison(math.nan, math.nan, 0, None)
-    mine, theirs = daily[loss].to_numpy(), daily[other].to_numpy()
     t = diebold_mariano(theirs - mine)
-    return Comparison(float(mine.mean()), float(theirs.mean()), daily.height, t)
+    return Comparison(float(mine.mean()), float(theirs.mean()), len(mine), t)
+
+
+def compare_direction(rows: pl.DataFrame) -> Comparison | None:
+    """Calls of the direction against always-up: shares that were wrong, each day averaged first.
+
+    `rows` have day, `median_move` (forecast) and `actual_move`. A median of zero is no call, an
+    outcome of zero is neither up nor down: both are left out. None when no call is left.
+    """
+    calls = rows.filter((pl.col("median_move") != 0) & (pl.col("actual_move") != 0))
+    if calls.is_empty():
+        return None
+    wrong = calls.select(
+        "day",
+        ((pl.col("median_move") > 0) != (pl.col("actual_move") > 0)).cast(pl.Float64).alias("own"),
+        (pl.col("actual_move") < 0).cast(pl.Float64).alias("always_up"),
+    )
+    return compare(wrong, "own", "always_up")
+
+
+def rank_correlation(rows: pl.DataFrame) -> RankCorrelation | None:
+    """Spearman's correlation of `median_move` and `actual_move` across tickers (the rank IC).
+
+    For each day and horizon with at least five tickers whose forecasts differ; a day's
+    correlations are averaged over horizons first. None where no day has one.
+    """
+    group = ["day", "horizon"]
+    ranked = rows.filter(pl.len().over(group) >= _MIN_RANKED).select(
+        *group, *(pl.col(name).rank().over(group) for name in ("median_move", "actual_move"))
+    )
+    daily = (
+        ranked.group_by(group)
+        .agg(pl.corr("median_move", "actual_move").alias("ic"))
+        .filter(pl.col("ic").is_finite())
+        .group_by("day")
+        .agg(pl.col("ic").sort().mean())
+        .sort("day")
+    )
+    if daily.is_empty():
+        return None
+    values = daily["ic"].to_numpy()
+    return RankCorrelation(float(values.mean()), len(values), diebold_mariano(values))
 
 
 def diebold_mariano(differences: NDArray[np.float64]) -> float | None:
     """The t statistic of the mean of daily loss differences (Diebold and Mariano 1995).
 
-    The variance is Newey and West's (1987) with Bartlett weights over at least five lags, since
-    five-session forecasts made on neighbouring days share most of their future. None on fewer
-    than 20 days, or when all differences are the same.
+    The variance is Newey and West's (1987) with Bartlett weights over `_lags` lags, made unbiased
+    for the mean that was taken out. Judge it by `p_value`. None on fewer than 20 days, or when all
+    differences are the same.
     """
     count = len(differences)
     if count < MIN_TEST_DAYS:
         return None
     centred = differences - differences.mean()
-    lags = max(_MIN_LAG, int(4 * (count / 100) ** (2 / 9)))
+    lags = _lags(count)
     variance = float(centred @ centred)
     for lag in range(1, lags + 1):
         variance += 2 * (1 - lag / (lags + 1)) * float(centred[lag:] @ centred[:-lag])
+    share = (lags + 1) / count
+    variance /= 1 - share + share**2 / 3
     if variance <= np.finfo(float).tiny:
         return None
     return float(differences.mean()) * count / math.sqrt(variance)
+
+
+def p_value(t: float, days: int) -> float:
+    """Chance of a |t| of `diebold_mariano` this large over `days` days without any difference.
+
+    Student's distribution with the degrees of freedom that a Newey-West variance has, three halves
+    of the days per lag (Lazarus, Lewis, Stock and Watson 2018): five-session forecasts made on
+    neighbouring days share most of their future, and a normal distribution would call every tenth
+    difference between equals one.
+    """
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(1.5 * days / (_lags(days) + 1), -abs(t)))
+
+
+def _lags(days: int) -> int:
+    """Lags of the variance: 1.3 roots of the days (Lazarus et al.), and at least five."""
+    return max(_MIN_LAG, math.ceil(_LAG_FACTOR * math.sqrt(days)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from deltalake import WriterProperties
 
-from stock_assets.lake.schemas import TABLES
+from stock_assets.lake.schemas import ALL_TABLES, LEDGERS
 from stock_assets.lake.store import ROW_GROUP
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def maintain(lake: Lake, *, keep: dt.timedelta = KEEP_VERSIONS) -> list[Maintain
     Raises `LakeError` when a table cannot be read.
     """
     done = []
-    for table, schema in TABLES.items():
+    for table, schema in ALL_TABLES.items():
         found = lake.open(table)
         if found is None:
             continue
@@ -49,8 +49,9 @@ def maintain(lake: Lake, *, keep: dt.timedelta = KEEP_VERSIONS) -> list[Maintain
         years = found.partitions() or []
         if before >= len(years) + _ENOUGH_SMALL_FILES:
             keys = [name for name in schema.primary_key() if name not in ("day", "ticker")]
+            place = ["day"] if table in LEDGERS else ["ticker", "day"]
             found.optimize.z_order(
-                ["ticker", "day", *keys[:1]],
+                [*place, *keys[:1]],
                 writer_properties=WriterProperties(
                     compression="ZSTD", compression_level=9, max_row_group_size=ROW_GROUP
                 ),

@@ -218,16 +218,27 @@ class Models(dy.Schema):
     day = _day("The session at whose close it was decided.")
     ticker = _ticker()
     model = dy.String(nullable=False, description="Model in force after it; 'baseline' if none.")
-    decision = dy.String(nullable=False, description="trained, rejected, carried or baseline.")
+    decision = dy.String(
+        nullable=False,
+        description="trained, rejected, demoted, ordered, carried or baseline.",
+    )
     reason = dy.String(nullable=False, description="Why, in words.")
     trained_day = dy.Date(nullable=True, description="Day the model in force was trained on.")
-    attempted_day = dy.Date(nullable=True, description="Latest day a training was tried.")
+    attempted_day = dy.Date(
+        nullable=True, description="Latest day a training was tried, or a model was ordered."
+    )
     challenger = dy.String(nullable=True, description="Model trained on this day, if any.")
     drift_share = _number("Share of drifted pairs of the universe on this day.", min=0, max=1)
     challenger_loss = _number("Challenger's mean pinball loss on the later, purged days.")
     in_force_loss = _number("The same of the model in force before it.")
     baseline_loss = _number("The same of the baseline.")
+    baseline_t = _number("Diebold-Mariano t, challenger against baseline; positive is better.")
+    in_force_t = _number("The same, challenger against the model in force.")
+    in_force_baseline_t = _number("The same, model in force against baseline.")
     validation_days = dy.Int32(nullable=True, min=1, description="Days the losses are means of.")
+    leak_alarm = dy.String(
+        nullable=True, description="Why the challenger is too good to be true, if it is."
+    )
     model_version = dy.Int64(
         nullable=True,
         description="MLflow's version number of the model in force.",
@@ -317,6 +328,26 @@ class Scores(dy.Schema):
     random_walk_error = _number("Last price minus actual, over the last price.", nullable=False)
 
 
+class Orders(dy.Schema):
+    """What people ordered to be in force: from which day on, who, when and why. Only added to."""
+
+    day = dy.Date(primary_key=True, description="First day whose forecasts obey it.")
+    ordered_at = dy.Datetime(
+        primary_key=True,
+        time_unit="us",
+        time_zone="UTC",
+        description="When it was given; of several for one day, the latest counts.",
+    )
+    by = dy.String(primary_key=True, description="Who gave it.")
+    why = dy.String(nullable=False, min_length=1, description="Why, in their words.")
+    action = dy.String(
+        nullable=False, regex="^(promote|rollback)$", description="promote or rollback."
+    )
+    model = dy.String(nullable=False, description="Model to be in force, or 'baseline'.")
+    trained_day = dy.Date(nullable=True, description="Day that model was trained on.")
+    model_version = dy.Int64(nullable=True, description="MLflow's version number of it.")
+
+
 def _rising(prefix: str) -> pl.Expr:
     columns = [pl.col(prefix + name) for name in QUANTILE_NAMES]
     return pl.all_horizontal([low <= high for low, high in pairwise(columns)])
@@ -332,12 +363,18 @@ TABLES: dict[str, type[dy.Schema]] = {
     "forecasts": Forecasts,
     "scores": Scores,
 }
+"""The tables that are written by slice, by their SQL names."""
+
+LEDGERS: dict[str, type[dy.Schema]] = {"orders": Orders}
+"""The tables that are only added to: their rows belong to no cell."""
+
+ALL_TABLES = TABLES | LEDGERS
 """Every table of the lake by its SQL name."""
 
 
 def describe(table: str) -> str:
     """What one row of the table is: the first line of its class's docstring."""
-    return (TABLES[table].__doc__ or "").strip().splitlines()[0]
+    return (ALL_TABLES[table].__doc__ or "").strip().splitlines()[0]
 
 
 def lineage_columns(schema: type[dy.Schema]) -> tuple[str, ...]:

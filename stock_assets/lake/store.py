@@ -1,7 +1,8 @@
-"""Reading and writing Delta tables by slice: the one way a slice is written.
+"""Reading and writing Delta tables: the one way a slice is written, and a ledger added to.
 
 A write replaces exactly the rows of its slice in one atomic commit, or makes none when the table
-already says the same. What the columns are is in `schemas.py`; querying with SQL is in `views.py`.
+already says the same. A ledger's rows belong to no slice: they are only ever added. What the
+columns are is in `schemas.py`; querying with SQL is in `views.py`.
 
 Tables are split physically by year (a hidden column), so that a write touches at most the files
 of the years it covers, and files carry day ranges that readers prune by (docs/adr/0003).
@@ -21,10 +22,10 @@ from deltalake import CommitProperties, DeltaTable, WriterProperties, write_delt
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from stock_assets.errors import LakeError
-from stock_assets.lake.schemas import TABLES, lineage_columns
+from stock_assets.lake.schemas import ALL_TABLES, LEDGERS, TABLES, lineage_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -85,7 +86,7 @@ class Lake:
 
         An unwritten table reads as an empty one.
         """
-        schema = TABLES[table]
+        schema = ALL_TABLES[table]
         wanted = list(columns or schema.column_names())
         found = self.open(table)
         if found is None:
@@ -107,11 +108,24 @@ class Lake:
         schema = TABLES[table]
         rows = _validated(table, schema, frame)
         _refuse_rows_outside(table, rows, area)
+        return self._until_committed(
+            table, lambda: self._write_once(table, schema, rows, area, dict(note or {}))
+        )
+
+    def append(self, table: str, frame: pl.DataFrame) -> Written:
+        """Add the rows of `frame` to a ledger, in one commit, whoever else adds at the same time.
+
+        Raises `LakeError` when the frame breaks the table's schema or cannot be written.
+        """
+        rows = _validated(table, LEDGERS[table], frame)
+        return self._until_committed(table, lambda: self._append_once(table, rows))
+
+    def _until_committed(self, table: str, write_once: Callable[[], Written]) -> Written:
         for attempt in range(_ATTEMPTS):
             try:
-                return self._write_once(table, schema, rows, area, dict(note or {}))
+                return write_once()
             except CommitFailedError as error:
-                # Another run committed first: look again and write the whole slice anew.
+                # Another run committed first: look at the table again and write anew.
                 if attempt == _ATTEMPTS - 1:
                     raise _failure("write", table, self.uri(table), error) from error
                 time.sleep(random.uniform(0, min(_MAX_PAUSE_SECONDS, 0.05 * 2**attempt)))  # noqa: S311
@@ -143,17 +157,34 @@ class Lake:
             ),
         }
         if found is None:
-            self._create(table, arrow, settings)
+            self._create(table, arrow, settings, partition_by=[YEAR])
             return Written(table, 0, rows.height, changed=True)
         write_deltalake(found, arrow, mode="overwrite", predicate=predicate(area), **settings)
         return Written(table, found.version(), rows.height, changed=True)
 
-    def _create(self, table: str, arrow: pa.Table, settings: dict[str, Any]) -> None:
+    def _append_once(self, table: str, rows: pl.DataFrame) -> Written:
+        found = self.open(table)
+        # As for slices, a commit that was overtaken is not retried inside delta-rs.
+        settings: dict[str, Any] = {"commit_properties": CommitProperties(max_commit_retries=0)}
+        if found is None:
+            self._create(table, rows.to_arrow(), settings, partition_by=None)
+            return Written(table, 0, rows.height, changed=True)
+        write_deltalake(found, rows.to_arrow(), mode="append", **settings)
+        return Written(table, found.version(), rows.height, changed=True)
+
+    def _create(
+        self,
+        table: str,
+        arrow: pa.Table,
+        settings: dict[str, Any],
+        *,
+        partition_by: list[str] | None,
+    ) -> None:
         """First write of a table; `CommitFailedError` when another run was first."""
         uri = self.uri(table)
         Path(uri).mkdir(parents=True, exist_ok=True)
         try:
-            write_deltalake(uri, arrow, mode="error", partition_by=[YEAR], **settings)
+            write_deltalake(uri, arrow, mode="error", partition_by=partition_by, **settings)
         except DeltaError as error:
             if self.version(table) is None:
                 raise
@@ -232,8 +263,8 @@ def _physical(rows: pl.DataFrame, schema: type[dy.Schema]) -> pa.Table:
 
 
 def _known(table: str) -> None:
-    if table not in TABLES:
-        raise LakeError(f"there is no table {table!r}; the lake's tables are {list(TABLES)}")
+    if table not in ALL_TABLES:
+        raise LakeError(f"there is no table {table!r}; the lake's tables are {list(ALL_TABLES)}")
 
 
 def _failure(verb: str, table: str, place: str, error: Exception) -> LakeError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import polars as pl
 
-from stock_assets.lake.schemas import TABLES
+from stock_assets.lake.schemas import ALL_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -33,7 +33,7 @@ def register_views(
     A table that was never written is an empty view with the right columns, and has no version.
     """
     versions: dict[str, int] = {}
-    for name, schema in TABLES.items():
+    for name, schema in ALL_TABLES.items():
         if tables is not None and name not in tables:
             continue
         found = lake.open(name)
@@ -98,7 +98,7 @@ def rows(  # noqa: PLR0913
 
     With the schema's own column types, whatever DuckDB makes of them. `tickers` None means all.
     """
-    schema = TABLES[table]
+    schema = ALL_TABLES[table]
     wanted = list(columns or schema.column_names())
     terms: list[str] = ["day <= ?"]
     values: list[dt.date | str] = [last]

@@ -2,6 +2,7 @@
 
 import ctypes
 import datetime as dt
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -19,9 +21,18 @@ from polars.testing import assert_frame_equal
 from sqlalchemy import create_engine
 
 from stock_assets.errors import ModelError
+from stock_assets.forecasting import registry as registry_module
 from stock_assets.forecasting.gate import Verdict
-from stock_assets.forecasting.model import VolatilityModel, calibrate, fit, trainable
+from stock_assets.forecasting.model import (
+    VolatilityModel,
+    calibrate,
+    fit,
+    importance,
+    model_inputs,
+    trainable,
+)
 from stock_assets.forecasting.registry import MODEL_NAME, Registry, TrainingRecord, _client
+from stock_assets.forecasting.training_report import report
 
 DAY = dt.date(2024, 5, 6)
 
@@ -211,7 +222,7 @@ def test_a_database_with_models_that_mlflow_cannot_open_is_not_called_empty(fold
     with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
         database.execute("update alembic_version set version_num = 'old'")
     with pytest.raises(ModelError, match=r"mlflow.db cannot be .*mlflow db upgrade sql") as told:
-        Registry(folder).set_alias("champion", "first")
+        Registry(folder).set_alias("champion", "first", DAY)
     assert "delete" not in str(told.value)
 
 
@@ -238,7 +249,7 @@ def test_a_clean_process_in_another_place_forecasts_the_same_and_stays_quiet(
     script = (
         "import sys, polars as pl; from pathlib import Path\n"
         "from stock_assets.forecasting.registry import Registry\n"
-        "model = Registry(Path(sys.argv[1])).load('first')\n"
+        "model = Registry(Path(sys.argv[1])).load_version(1)\n"
         "model.forecast(pl.read_parquet('rows.parquet')).write_parquet('made.parquet')\n"
     )
     done = run(script, folder, cwd=tmp_path)
@@ -256,7 +267,7 @@ def test_nothing_is_written_outside_the_folder(
     monkeypatch.chdir(elsewhere)
     registry = Registry(folder)
     registry.register(model, record("second"))
-    registry.set_alias("champion", "second")
+    registry.set_alias("champion", "second", DAY)
     registry.load("second")
     assert list(elsewhere.iterdir()) == []
     assert sorted(item.name for item in tmp_path.iterdir()) == ["elsewhere", "mlflow"]
@@ -340,12 +351,105 @@ def test_processes_that_register_the_same_model_at_once_agree_on_one(
     assert versions == {str(Registry(folder).find("shared").version)}
 
 
-def test_an_alias_does_not_go_back_in_time(folder: Path, model: VolatilityModel) -> None:
+def test_an_alias_is_as_of_a_day_and_does_not_go_back(folder: Path, model: VolatilityModel) -> None:
     registry = Registry(folder)
-    registry.register(model, record("later", DAY + dt.timedelta(30)))
-    assert registry.set_alias("champion", "first")
-    assert registry.set_alias("champion", "later")
-    assert not registry.set_alias("champion", "first")
+    later = DAY + dt.timedelta(30)
+    registry.register(model, record("later", later))
+    assert registry.set_alias("champion", "first", DAY)
+    assert registry.set_alias("champion", "later", later)
+    assert not registry.set_alias("champion", "first", DAY)
     assert registry.alias("champion") == "later"
+    # Going back to an earlier model later on is no going back in time.
+    assert registry.set_alias("champion", "first", later + dt.timedelta(1))
+    assert registry.alias("champion") == "first"
+    assert not registry.set_alias("champion", None, later)
+    assert registry.set_alias("champion", None, later + dt.timedelta(2))
+    assert registry.alias("champion") is None
+    assert registry.set_alias("champion", None, later + dt.timedelta(3))
     with pytest.raises(ModelError, match="no model nobody"):
-        registry.set_alias("champion", "nobody")
+        registry.set_alias("champion", "nobody", later)
+
+
+def test_no_title_is_taken_away_in_a_registry_that_was_never_made(tmp_path: Path) -> None:
+    assert Registry(tmp_path / "none").set_alias("champion", None, DAY)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_model_is_meant_by_its_id_version_or_alias(folder: Path, model: VolatilityModel) -> None:
+    registry = Registry(folder)
+    second = registry.register(model, record("second"))
+    registry.set_alias("champion", "second", DAY)
+    assert [item.record.model_id for item in registry.versions()] == ["first", "second"]
+    assert [item.aliases for item in registry.versions()] == [(), ("champion",)]
+    for name in ("second", str(second.version), "champion"):
+        assert registry.resolve(name).record.model_id == "second"
+    assert registry.load_version(second.version).calibration == model.calibration
+    for name in ("nobody", "99", "challenger"):
+        with pytest.raises(ModelError, match=f"no model '{name}' .*model list"):
+            registry.resolve(name)
+
+
+@pytest.mark.parametrize("file", ["model.cb", "calibration.json", "training.json"])
+def test_a_file_that_is_not_as_registered_is_refused(folder: Path, file: str) -> None:
+    (place,) = folder.glob(f"artifacts/*/artifacts/model/{file}")
+    content = place.read_bytes()
+    for harmed in (content[: len(content) // 2], content.replace(b"1", b"2", 1), None):
+        if harmed is None:
+            place.unlink()
+        else:
+            place.write_bytes(harmed)
+        told = "cannot be read" if harmed is None else "is not what was registered"
+        registry = Registry(folder)
+        with pytest.raises(ModelError, match=f"model first: .*{file} {told}.*restore it.*promote"):
+            registry.resolve("first"), registry.load("first")
+        registry_module._load.cache_clear()
+
+
+def test_a_registration_without_hashes_is_not_believed(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        database.execute("delete from model_version_tags where key = 'sha256'")
+    with pytest.raises(ModelError, match="is not what was registered"):
+        Registry(folder).load("first")
+
+
+def test_a_run_shows_all_of_a_training(
+    folder: Path, model: VolatilityModel, features: pl.DataFrame, labelled: pl.DataFrame
+) -> None:
+    """As MLflow's own client and loader see it."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    rows = trainable(features, labelled).tail(600)
+    shown = report(importance(model), model_inputs(rows.head(3)), model.forecast(rows), rows)
+    told = replace(
+        record("shown"), measures={"skill": 1.5, "baseline_t": 2.5}, lake_versions={"bars": 4}
+    )
+    registry = Registry(folder)
+    found = registry.register(model, told, report=shown, parameters={"window": 250})
+    client = MlflowClient(registry.uri, registry.uri)
+    version = client.get_model_version(MODEL_NAME, str(found.version))
+    run = client.get_run(version.run_id)
+    assert run.data.params["window"] == "250"
+    assert run.data.params["validation_first"] == "2024-01-01"
+    assert run.data.params["depth"] == "4"
+    assert run.data.metrics == {"skill": 1.5, "baseline_t": 2.5}
+    assert run.data.tags["decision"] == "trained"
+    assert run.data.tags["lake.bars"] == "4"
+    assert run.data.tags["code.package"]
+    assert "a reason" in version.description
+    assert set(json.loads(version.tags["sha256"])) == {
+        "model.cb", "calibration.json", "training.json",
+    }  # fmt: skip
+    there = {item.path for item in client.list_artifacts(version.run_id)}
+    assert there >= {"importance.csv", "importance.png", "calibration.png", "pit.png", "model"}
+    weights = registry.importance("shown")
+    assert weights["importance"].sum() == pytest.approx(100)
+    assert weights["input"][0] == shown.importance["input"][0]
+    # What people load with MLflow alone: signature, example, and the booster's own numbers.
+    mlflow.set_tracking_uri(registry.uri)
+    loaded = mlflow.pyfunc.load_model(f"models:/{MODEL_NAME}/{found.version}")
+    example = loaded.input_example
+    assert loaded.metadata.signature.inputs.input_names() == model_inputs(rows).columns
+    assert loaded.predict(example).tolist() == pytest.approx(
+        model.booster.predict(model_inputs(rows.head(3)).to_numpy()).tolist()
+    )

@@ -15,10 +15,13 @@ from stock_assets.calendars import WEEKDAYS, get_calendar
 from stock_assets.forecasting.forecasts import LakeVersions, make_forecasts
 from stock_assets.forecasting.scoring import (
     compare,
+    compare_direction,
     diebold_mariano,
     interval_score,
+    p_value,
     pinball,
     qlike,
+    rank_correlation,
     score,
     summarise,
 )
@@ -167,8 +170,10 @@ def slow_diebold_mariano(differences: list[float], lags: int) -> float:
 def test_diebold_mariano_agrees_with_the_double_sum(count: int) -> None:
     rng = np.random.default_rng(count)
     differences = np.convolve(rng.standard_normal(count + 4), np.ones(5), "valid") + 0.3
-    lags = max(5, int(4 * (count / 100) ** (2 / 9)))
-    expected = slow_diebold_mariano(differences.tolist(), lags)
+    lags = max(5, math.ceil(1.3 * math.sqrt(count)))
+    share = (lags + 1) / count
+    unbiased = math.sqrt(1 - share + share**2 / 3)
+    expected = slow_diebold_mariano(differences.tolist(), lags) * unbiased
     assert diebold_mariano(differences) == pytest.approx(expected)
 
 
@@ -181,8 +186,10 @@ def test_overlapping_losses_of_equal_forecasts_are_seldom_called_different() -> 
     rng = np.random.default_rng(1)
     noise = rng.standard_normal((400, 304))
     overlapping = np.stack([np.convolve(row, np.ones(5), "valid") for row in noise])
-    alarms = np.mean([abs(diebold_mariano(row)) > 1.96 for row in overlapping])
-    assert alarms < 0.14  # without Newey-West it is about 0.38
+    chances = np.array([p_value(diebold_mariano(row), len(row)) for row in overlapping])
+    # Without Newey-West it is about 0.38, with six lags and a normal distribution 0.11.
+    assert np.mean(chances < 0.05) < 0.08
+    assert np.mean(chances < 0.5) == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_day_counts_once_however_many_tickers_it_has() -> None:
@@ -244,3 +251,44 @@ def test_the_summary_has_all_horizons_and_refuses_nothing_at_all(
     assert summary.total.coverage_80 == pytest.approx(scores["in_80"].mean())
     with pytest.raises(ValueError, match="no scores"):
         summarise(scores.clear())
+
+
+def moves(median: list[float], actual: list[float], days: int = 1) -> pl.DataFrame:
+    """The same forecasts and outcomes of as many tickers, on each of some days."""
+    first = dt.date(2024, 1, 1)
+    return pl.concat(
+        pl.DataFrame(
+            {"day": first + dt.timedelta(n), "horizon": 1, "median_move": median,
+             "actual_move": actual}
+        )
+        for n in range(days)
+    )  # fmt: skip
+
+
+def test_direction_counts_calls_only() -> None:
+    found = compare_direction(moves([1.0, 1, -1, -1, 0, 1], [2.0, -1, -3, 4, 5, 0], days=2))
+    assert found is not None
+    assert found.loss == pytest.approx(2 / 4)  # right: the first and the third of four calls
+    assert found.other == pytest.approx(2 / 4)
+    assert found.days == 2
+    assert compare_direction(moves([0.0, 0], [1.0, 2])) is None
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.integers(5, 12))
+def test_rank_correlation_agrees_with_scipy(seed: int, tickers: int) -> None:
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(seed)
+    median, actual = rng.integers(0, 6, tickers).astype(float), rng.standard_normal(tickers)
+    found = rank_correlation(moves(median.tolist(), actual.tolist(), days=3))
+    if len(set(median)) == 1:
+        assert found is None
+        return
+    assert found is not None
+    assert found.mean == pytest.approx(spearmanr(median, actual).statistic)
+    assert found.days == 3
+
+
+def test_few_tickers_have_no_rank_correlation() -> None:
+    assert rank_correlation(moves([1.0, 2, 3, 4], [1.0, 2, 3, 4])) is None

@@ -1,0 +1,173 @@
+"""The alarm on forecasts that are too good: a leak until shown otherwise.
+
+Limits that no honest forecast of these prices has reached, each with a test, so that luck on a
+short or small market does not trip it. What an alarm leads to is in `gate.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from stock_assets.forecasting.labels import HORIZONS, returns_ahead
+from stock_assets.forecasting.scoring import (
+    MIN_TEST_DAYS,
+    Comparison,
+    RankCorrelation,
+    compare,
+    compare_direction,
+    pinball,
+    qlike,
+    rank_correlation,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_R2 = 1.0
+"""R2 of the return in % above which, for some horizon, a forecast of price is too good."""
+
+MAX_DIRECTION = 54.0
+"""Share of right directions in % above which a forecast of price is too good."""
+
+MAX_RANK_IC = 0.10
+"""Rank correlation with the outcome across tickers above which a forecast is too good."""
+
+MAX_PINBALL_SKILL = 5.0
+"""Pinball loss in % below the baseline's above which, for some horizon, a forecast is too good.
+
+Knowing the true volatility of a simulated market gains 3 %; real years have gained up to 4.6 %, in
+storms in which the baseline is at its worst and no test would call them above this limit.
+"""
+
+MAX_QLIKE_SKILL = 50.0
+"""QLIKE in % below the baseline's above which a forecast of variance is too good.
+
+Knowing the true volatility gains 30 to 36 %, knowing the variance that comes 95 % or more.
+"""
+
+LEVEL = 0.01
+"""Chance of being so far above a limit by luck, below which it counts as no luck."""
+
+
+@dataclass(frozen=True)
+class Soundings:
+    """How good a forecast was, where too good means a leak; None where there is nothing to say."""
+
+    r2: float | None
+    """Highest R2 of a horizon's median return against the last price, in %."""
+    direction: float | None
+    """Right directions among those called, in %."""
+    rank_ic: float | None
+    pinball_skill: float | None
+    """Highest of a horizon, in % of the baseline's loss."""
+    qlike_skill: float | None
+    """Of the variance of five sessions, in % of the baseline's."""
+    leak_alarm: str | None
+    """Why this is a leak until shown otherwise; None when nothing is too good."""
+
+
+def sound(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> Soundings:
+    """Look for a leak in `own`, forecasts of `rows` (of `labels`), beside the baseline's.
+
+    Both forecasts have day, ticker, horizon, sigma and return_q05 ... return_q95. A limit counts
+    as passed where the number is above it and chance does not explain that: for R2, direction and
+    rank IC that the forecast has any skill, for volatility that its skill is above the limit.
+    """
+    met = _met(own, baseline, rows)
+    called = met.filter(pl.col("median_move") != 0)
+    squared = [compare(part, "squared", "random_walk") for part in _horizons(called)]
+    direction = compare_direction(met)
+    ranks = rank_correlation(met) if called.height else None
+    losses = [compare(part, "pinball", "baseline_pinball") for part in _horizons(met)]
+    loss_limits = [compare(part, "pinball", "pinball_limit") for part in _horizons(met)]
+    variance = met.filter(pl.col("horizon") == HORIZONS[-1])
+    qlikes = compare(variance, "qlike", "baseline_qlike")
+    too_good = [
+        f"R2 {item.skill:.1f} % (limit {MAX_R2:.0f} %)"
+        for item in squared
+        if item.skill > MAX_R2 and no_luck(item, LEVEL)
+    ]
+    if direction is not None and no_luck(direction, LEVEL):
+        right = 100 * (1 - direction.loss)
+        if right > MAX_DIRECTION:
+            too_good.append(f"direction right in {right:.0f} % (limit {MAX_DIRECTION:.0f} %)")
+    if ranks is not None and ranks.mean > MAX_RANK_IC and _no_chance(ranks):
+        too_good.append(f"rank IC {ranks.mean:.2f} (limit {MAX_RANK_IC})")
+    too_good += [
+        f"pinball loss {item.skill:.1f} % below the baseline's (limit {MAX_PINBALL_SKILL:.0f} %)"
+        for item, limit in zip(losses, loss_limits, strict=True)
+        if no_luck(limit, LEVEL)
+    ]
+    if no_luck(compare(variance, "qlike", "qlike_limit"), LEVEL):
+        too_good.append(
+            f"QLIKE {qlikes.skill:.0f} % below the baseline's (limit {MAX_QLIKE_SKILL:.0f} %)"
+        )
+    told = f"too good, a leak until shown otherwise: {'; '.join(too_good)}"
+    return Soundings(
+        r2=max((item.skill for item in squared), default=None),
+        direction=None if direction is None else 100 * (1 - direction.loss),
+        rank_ic=None if ranks is None else ranks.mean,
+        pinball_skill=max((item.skill for item in losses), default=None),
+        qlike_skill=qlikes.skill if qlikes.days else None,
+        leak_alarm=told if too_good else None,
+    )
+
+
+def no_luck(found: Comparison, level: float) -> bool:
+    """Whether the smaller loss is more than luck: one-sided, with less chance than `level`.
+
+    False on days too few to tell. Losses that differ by the same on every day leave no doubt.
+    """
+    return chance(found) < level
+
+
+def chance(found: Comparison) -> float:
+    """Chance of an advantage as large between equals, 0 to 1; 1 on days too few to tell."""
+    if found.t is not None:
+        assert found.p is not None  # with the t
+        return found.p / 2 if found.t > 0 else 1 - found.p / 2
+    if found.days < MIN_TEST_DAYS:
+        return 1.0
+    return 0.0 if found.loss < found.other else 1.0
+
+
+def _no_chance(ranks: RankCorrelation) -> bool:
+    """Whether a positive rank correlation is more than luck; the same on every day is."""
+    return ranks.days >= MIN_TEST_DAYS and (ranks.p is None or ranks.p / 2 < LEVEL)
+
+
+def _horizons(met: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    for horizon in met["horizon"].unique().sort():
+        yield met.filter(pl.col("horizon") == horizon)
+
+
+def _met(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Both forecasts with what came, and the losses of each."""
+    key = ["day", "ticker", "horizon"]
+    both = own.join(baseline, on=key, suffix="_baseline").rename(
+        lambda name: (
+            f"baseline_{name.removesuffix('_baseline')}" if name.endswith("_baseline") else name
+        )
+    )
+    return (
+        both.join(returns_ahead(rows), on=key)
+        .join(rows.select("day", "ticker", "realised_variance"), on=["day", "ticker"])
+        .sort(key)
+        .with_columns(
+            pl.col("return_q50").alias("median_move"),
+            pl.col("actual_return").alias("actual_move"),
+            ((pl.col("actual_return") - pl.col("return_q50")) ** 2).alias("squared"),
+            (pl.col("actual_return") ** 2).alias("random_walk"),
+            pinball("actual_return").alias("pinball"),
+            pinball("actual_return", "baseline_return_").alias("baseline_pinball"),
+            qlike("sigma").alias("qlike"),
+            qlike("baseline_sigma").alias("baseline_qlike"),
+        )
+        .with_columns(
+            (pl.col("baseline_pinball") * (1 - MAX_PINBALL_SKILL / 100)).alias("pinball_limit"),
+            (pl.col("baseline_qlike") * (1 - MAX_QLIKE_SKILL / 100)).alias("qlike_limit"),
+        )
+    )

@@ -1,0 +1,147 @@
+"""What is too good is a leak until shown otherwise; what is luck, or honest, is not."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import pytest
+
+from stock_assets.forecasting.labels import HORIZONS, labels
+from stock_assets.forecasting.leak_alarm import sound
+from stock_assets.forecasting.quantiles import GAUSSIAN
+from stock_assets.lake.schemas import QUANTILE_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def forecasts(
+    rows: pl.DataFrame, sigma: str = "sigma1", median: dict[int, str] | None = None
+) -> pl.DataFrame:
+    """A Gaussian forecast of each row: `sigma` is of one session, `median` a column a horizon."""
+    return pl.concat(
+        rows.select(
+            "day",
+            "ticker",
+            pl.lit(horizon, pl.Int32).alias("horizon"),
+            (pl.col(sigma) * math.sqrt(horizon)).alias("sigma"),
+            *(
+                (
+                    (pl.col(median[horizon]) if median else 0.0)
+                    + pl.col(sigma) * math.sqrt(horizon) * quantile
+                ).alias(f"return_{name}")
+                for name, quantile in zip(QUANTILE_NAMES, GAUSSIAN, strict=True)
+            ),
+        )
+        for horizon in HORIZONS
+    )
+
+
+@pytest.fixture(scope="module")
+def market(make_bars: Callable[..., pl.DataFrame]) -> Callable[..., pl.DataFrame]:
+    """Labelled rows of a market with the constant volatility sigma1 and the true one."""
+
+    def made(tickers: int, sessions: int, seed: int) -> pl.DataFrame:
+        bars = make_bars([f"T{n}" for n in range(tickers)], sessions, seed=seed)
+        truth = bars.select(
+            "day", "ticker", pl.col("true_sigma").shift(-1).over("ticker").alias("truth")
+        )
+        return (
+            labels(bars)
+            .join(truth, on=["day", "ticker"])
+            .drop_nulls()
+            .with_columns(pl.col("truth").pow(2).mean().sqrt().over("ticker").alias("sigma1"))
+        )
+
+    return made
+
+
+def alarm(rows: pl.DataFrame, own: pl.DataFrame) -> str | None:
+    return sound(own, forecasts(rows), rows).leak_alarm
+
+
+def test_a_median_at_the_last_price_says_nothing_about_direction(market) -> None:
+    rows = market(6, 300, 1)
+    found = sound(forecasts(rows), forecasts(rows), rows)
+    assert (found.r2, found.direction, found.rank_ic, found.leak_alarm) == (None, None, None, None)
+    assert found.pinball_skill == found.qlike_skill == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "told"), [(0.3, ["R2 ", "direction right", "rank IC"]), (1.0, ["R2 "])]
+)
+def test_a_median_that_knows_the_future_is_caught(market, share: float, told: list[str]) -> None:
+    rows = market(6, 300, 1).with_columns(
+        (share * pl.col(f"y{horizon}")).alias(f"m{horizon}") for horizon in HORIZONS
+    )
+    found = alarm(rows, forecasts(rows, median={h: f"m{h}" for h in HORIZONS}))
+    assert found is not None
+    assert found.startswith("too good, a leak until shown otherwise: ")
+    assert all(words in found for words in told)
+
+
+def test_a_leak_at_one_horizon_alone_is_caught(market) -> None:
+    rows = market(6, 300, 1).with_columns(
+        (0.3 * pl.col("y1")).alias("m1"), pl.lit(0.0).alias("none")
+    )
+    median = {h: "m1" if h == 1 else "none" for h in HORIZONS}
+    assert "R2 " in (alarm(rows, forecasts(rows, median=median)) or "")
+
+
+@pytest.mark.parametrize("leak", [pl.col("realised_variance").sqrt() / math.sqrt(5)])
+def test_a_variance_that_knows_the_future_is_caught(market, leak: pl.Expr) -> None:
+    rows = market(6, 120, 2).with_columns(leak.clip(lower_bound=1e-4).alias("leaked"))
+    found = alarm(rows, forecasts(rows, "leaked"))
+    assert found is not None
+    assert "QLIKE" in found
+
+
+def test_the_size_of_the_coming_return_is_caught_by_the_quantiles(market) -> None:
+    rows = market(6, 120, 2).with_columns(
+        (pl.col("y5").abs() / math.sqrt(5)).clip(lower_bound=1e-3).alias("leaked")
+    )
+    assert "pinball" in (alarm(rows, forecasts(rows, "leaked")) or "")
+
+
+@pytest.mark.parametrize(("tickers", "sessions"), [(3, 60), (10, 200)])
+def test_the_true_volatility_is_no_leak_beside_an_ewma(
+    market, features_of, make_bars, tickers: int, sessions: int
+) -> None:
+    bars = make_bars([f"T{n}" for n in range(tickers)], sessions + 60, seed=5)
+    ewma = features_of(bars).select("day", "ticker", pl.col("vol_ewma").alias("ewma"))
+    rows = market(tickers, sessions + 60, 5).join(ewma, on=["day", "ticker"]).drop_nulls()
+    own, baseline = forecasts(rows, "truth"), forecasts(rows, "ewma")
+    found = sound(own, baseline, rows)
+    assert found.pinball_skill > 1
+    assert found.qlike_skill > 10
+    assert found.leak_alarm is None
+
+
+def test_luck_on_a_small_market_seldom_trips_it(market) -> None:
+    """Medians made of nothing, on 3 and 6 tickers and 25 to 60 days."""
+    told = []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        rows = market(3 if seed % 2 else 6, 31 + seed % 36, seed)
+        random = pl.Series("random", 0.003 * rng.standard_normal(rows.height))
+        rows = rows.with_columns(random)
+        found = sound(
+            forecasts(rows, median=dict.fromkeys(HORIZONS, "random")), forecasts(rows), rows
+        )
+        told.append((found.leak_alarm, found.direction > 54 or (found.rank_ic or 0) > 0.10))
+    assert sum(above for _, above in told) > 10  # many are above a limit, by luck
+    assert sum(alarmed is not None for alarmed, _ in told) <= 6
+
+
+def test_a_market_that_rises_is_no_leak(market) -> None:
+    """Always up is right in most of a bull market: that is no skill."""
+    rows = market(6, 200, 4).with_columns(
+        *((pl.col(f"y{h}") + 0.01 * h).alias(f"y{h}") for h in HORIZONS),
+        pl.lit(1e-6).alias("up"),
+    )
+    found = sound(forecasts(rows, median=dict.fromkeys(HORIZONS, "up")), forecasts(rows), rows)
+    assert found.direction > 60
+    assert found.leak_alarm is None
