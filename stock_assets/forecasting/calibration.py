@@ -51,8 +51,9 @@ def residual_pools(  # noqa: PLR0913  # three frames, and what makes a pool
     `variance_factor` is the weighted mean of the squared residuals: sigma^2 times it is right on
     average; a residual beyond 10 sigmas counts as 10 there, as it is a unit error more likely than
     a return. The quantiles are in sigmas as they came (before the factor), rising, around
-    `median_kept` (0 to 1) times the pool's own median. Where the pool is worth fewer than 500 equal residuals (Kish's count) they are
-    a standard normal's, and the factor is 1; it is 1 too where no price moved at all.
+    `median_kept` (0 to 1) times the pool's own median. Where the pool is worth fewer than 500 equal
+    residuals (Kish's count) they are a standard normal's, and the factor is 1; it is 1 too where no
+    price moved at all.
 
     A day's answer depends on its own pool only, to the last bit: not on the order of rows, on
     what else is asked, nor on rows outside the pool. With equal weights the quantiles are

@@ -32,13 +32,14 @@ LABEL_SESSIONS = HORIZONS[-1]
 def labels(bars: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFrame:
     """One row a bar: day, ticker, exchange, y1 ... y5, the variances that came, label_end.
 
-    `bars` needs day, ticker, exchange, open, high, low, close (adjusted) and realised_variance. `y<h>` is the natural-log return to
-    the h-th next session of the ticker's exchange, null when that session has no bar (yet).
-    `realised_variance` is the sum of the five squared one-session log returns that follow, null
-    unless all five bars are there; `variance_ahead_1` and `variance_ahead_5` are the next session's
-    variance and the mean of the next five's from their ranges (`volatility.session_variance`), which
-    know more of five sessions than five closes do; null on the same condition. `label_end` is the date of the fifth session ahead: whoever
-    stands on that day's close may know the whole row. Sorted by day, ticker.
+    `bars` needs day, ticker, exchange, open, high, low, close (adjusted) and realised_variance.
+    `y<h>` is the natural-log return to the h-th next session of the ticker's exchange, null when
+    that session has no bar (yet). `realised_variance` is the sum of the five squared one-session
+    log returns that follow, null unless all five bars are there; `variance_ahead_1` and
+    `variance_ahead_5` are, on the same condition, the next session's variance and the mean of the
+    next five's from their ranges (`volatility.session_variance`), which know more of five sessions
+    than five closes do. `label_end` is the date of the fifth session ahead: whoever stands on that
+    day's close may know the whole row. Sorted by day, ticker.
     """
     steps = range(1, LABEL_SESSIONS + 1)
     dated = bars.select("day", "ticker", "exchange", "close").join(
@@ -60,8 +61,7 @@ def labels(bars: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFra
         "exchange",
         *((pl.col(f"close{h}") / pl.col("close")).log().alias(f"y{h}") for h in horizons),
         realised.alias("realised_variance"),
-        # A session's own variance is measured from the bar before it: only the next one's, if any
-        # is missing in between, would be another's.
+        # A session's variance counts from the bar before it: with all five there, the session's.
         *(
             pl.when(realised.is_not_null())
             .then(_sum([pl.col(f"variance{step}") for step in range(1, count + 1)]) / count)

@@ -33,11 +33,11 @@ REQUEST_VARIABLE = "STOCK_ASSETS_DBT_REQUEST"
 AHEAD_SESSIONS = 5
 """Sessions after a slice whose dates its features tell: how long a weekend comes is known."""
 
-LOOKBACK_SESSIONS = 252
+LOOKBACK_SESSIONS = 282
 """Sessions before a slice that its features can depend on.
 
-The longest window has 252 sessions with the current one; the EWMA reaches back 100 and the
-previous bar of the oldest of them 30 more.
+The longest window has 252 sessions with the current one, and the return of its oldest bar may be
+from 30 sessions before.
 """
 
 

@@ -169,8 +169,12 @@ class Features(dy.Schema):
     days_since_bar = dy.Int32(
         nullable=True, min=1, description="Calendar days since the previous bar."
     )
-    days_ahead_1 = dy.Int32(nullable=True, min=1, description="Calendar days to the exchange's next session.")
-    days_ahead_5 = dy.Int32(nullable=True, min=1, description="Calendar days to the fifth session ahead.")
+    days_ahead_1 = dy.Int32(
+        nullable=True, min=1, description="Calendar days to the exchange's next session."
+    )
+    days_ahead_5 = dy.Int32(
+        nullable=True, min=1, description="Calendar days to the fifth session ahead."
+    )
     weekday = dy.Int32(nullable=False, min=1, max=7, description="ISO weekday, Monday is 1.")
     bars_252 = dy.Int32(
         nullable=False, min=1, max=252, description="Bars within the last 252 sessions."
