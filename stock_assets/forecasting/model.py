@@ -4,8 +4,8 @@ Pooled over tickers, every input relative to the ticker's own EWMA level. CatBoo
 regression each learn three targets (the next session's variance and the next five's from ranges,
 the next five's from closes), and the mean of the logs answers: they err differently. Quantiles are
 those of the standardised residuals on recent days later than training (`calibration.py`). Which
-days are used is in `splitting.py`, whether the result is put in force in `gate.py`, how it is kept in
-`registry.py`.
+days are used is in `splitting.py`, whether the result is put in force in `gate.py`, how it is kept
+in `registry.py`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ ONE_SESSION_WEIGHTS: dict[int, float] = {1: 1.0, 2: 0.6, 3: 0.45, 4: 0.35, 5: 0.
 """How much of a horizon's log variance is the next session's forecast; the rest is the week's."""
 
 CALIBRATION_SESSIONS, CALIBRATION_HALF_LIFE = 500, 250.0
-"""Sessions before a day whose residuals give its quantiles, and the age at which one weighs half."""
+"""Sessions before a day whose residuals give its quantiles; the age at which one weighs half."""
 
 MEDIAN_KEPT = 0.5
 """Share of the residuals' own median that the forecast keeps: two years say little of the drift."""

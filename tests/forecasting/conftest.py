@@ -14,6 +14,7 @@ from stock_assets.calendars import WEEKDAYS, get_calendar
 from stock_assets.forecasting.labels import labels
 from stock_assets.forecasting.model import PARAMETERS, VolatilityModel
 from stock_assets.forecasting.registry import Registered, TrainingRecord
+from stock_assets.forecasting.volatility import session_variance
 from stock_assets.lake.schemas import Bars, Features
 from stock_assets.settings import Settings
 
