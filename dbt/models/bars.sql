@@ -25,8 +25,11 @@ with days as (
 adjusted as (
     select
         days.*,
+        realised.realised_variance,
         coalesce(splits.factor, 1.0) as split_factor
     from days
+    left join {{ ref('stg_realised') }} as realised
+        on days.day = realised.day and days.ticker = realised.ticker
     asof left join {{ source('run', 'splits') }} as splits
         on days.ticker = splits.ticker and days.day >= splits.day
 )
@@ -41,6 +44,7 @@ select
     raw_low * split_factor as low,
     raw_close * split_factor as close,
     raw_volume / split_factor as volume,
+    realised_variance,
     raw_open,
     raw_high,
     raw_low,

@@ -44,9 +44,23 @@ with_beta as (
     )
 ),
 
+ahead as (
+    select
+        exchange,
+        session,
+        cast(lead(day, 1) over following - day as integer) as days_ahead_1,
+        cast(lead(day, 5) over following - day as integer) as days_ahead_5
+    from {{ source('run', 'sessions') }}
+    window following as (partition by exchange order by session)
+),
+
 of_slice as (
-    select with_beta.*
+    select
+        with_beta.*,
+        ahead.days_ahead_1,
+        ahead.days_ahead_5
     from with_beta
+    left join ahead using (exchange, session)
     inner join {{ source('run', 'slice') }} as slice
         on
             with_beta.ticker = slice.ticker
@@ -70,6 +84,12 @@ select
     vol_close_5,
     vol_close_21,
     vol_close_63,
+    vol_close_252,
+    log_variance_1d,
+    log_variance_5,
+    log_variance_21,
+    log_variance_63,
+    log_variance_252,
     vol_parkinson_5,
     vol_parkinson_21,
     vol_parkinson_63,
@@ -86,6 +106,8 @@ select
     high_dist_252,
     low_dist_252,
     days_since_bar,
+    days_ahead_1,
+    days_ahead_5,
     cast(isodow(day) as integer) as weekday,
     bars_252,
     market_tickers,
@@ -93,6 +115,11 @@ select
     market_ret_5d,
     market_vol_ewma,
     market_range_21,
+    market_log_variance_1d,
+    market_log_variance_5,
+    market_log_variance_21,
+    market_log_variance_63,
+    market_volume_z_63,
     market_dispersion,
     market_up_share,
     relative_ret_5d,

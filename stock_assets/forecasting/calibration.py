@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _MEDIAN = QUANTILES.index(0.5)
 
+MAX_RESIDUAL = 10.0
+"""Sigmas that a residual counts as at most in the variance factor."""
+
 _BATCH_DAYS = 250
 """Days whose pools are sorted together: a day costs its batch's pool, not all of history."""
 
@@ -35,6 +38,7 @@ def residual_pools(  # noqa: PLR0913  # three frames, and what makes a pool
     *,
     sessions: int,
     half_life: float | None = None,
+    median_kept: float = 0.0,
 ) -> pl.DataFrame:
     """Variance factor and quantiles of y_h / sigma_h for each (exchange, day) of `cells`.
 
@@ -45,9 +49,11 @@ def residual_pools(  # noqa: PLR0913  # three frames, and what makes a pool
 
     Gives exchange, day, horizon, variance_factor, q05 ... q95, sorted by the first three.
     `variance_factor` is the weighted mean of the squared residuals: sigma^2 times it is right on
-    average. The quantiles are in sigmas as they came (before the factor), around the pool's own
-    median, rising. Where the pool is worth fewer than 500 equal residuals (Kish's count) they are
-    a standard normal's, and the factor is 1; it is 1 too where no price moved at all.
+    average; a residual beyond 10 sigmas counts as 10 there, as it is a unit error more likely than
+    a return. The quantiles are in sigmas as they came (before the factor), rising, around
+    `median_kept` (0 to 1) times the pool's own median. Where the pool is worth fewer than 500 equal
+    residuals (Kish's count) they are a standard normal's, and the factor is 1; it is 1 too where no
+    price moved at all.
 
     A day's answer depends on its own pool only, to the last bit: not on the order of rows, on
     what else is asked, nor on rows outside the pool. With equal weights the quantiles are
@@ -69,7 +75,7 @@ def residual_pools(  # noqa: PLR0913  # three frames, and what makes a pool
                 near = pl.col("day").is_between(oldest.item(), batch[-1].item())
                 pool = _Residuals(standardised.filter(near), sessions_of)
                 for day in batch:
-                    factor, quantiles = pool.of(day, levels, sessions, half_life)
+                    factor, quantiles = pool.of(day, levels, sessions, half_life, median_kept)
                     rows.append((exchange, day.item(), horizon, factor, *quantiles))
     schema = {"exchange": pl.String, "day": pl.Date, "horizon": pl.Int32}
     numbers = dict.fromkeys(["variance_factor", *QUANTILE_NAMES], pl.Float64)
@@ -133,7 +139,8 @@ class _Residuals:
         self._days, first, numbers = np.unique(days, return_index=True, return_inverse=True)
         self._ends = ends[first]
         self._count = np.bincount(numbers, minlength=len(first)).astype(np.float64)
-        self._squares = np.bincount(numbers, residuals**2, minlength=len(first))
+        squares = np.minimum(residuals**2, MAX_RESIDUAL**2)
+        self._squares = np.bincount(numbers, squares, minlength=len(first))
         # Equal residuals stay in order of day and ticker, so that weights add up in one order.
         order = np.argsort(residuals, kind="stable")
         self._values = residuals[order]
@@ -147,6 +154,7 @@ class _Residuals:
         levels: NDArray[np.float64],
         sessions: int,
         half_life: float | None,
+        median_kept: float,
     ) -> tuple[float, tuple[float, ...]]:
         """Variance factor and quantiles of the pool of `day`."""
         place = int(np.searchsorted(self._sessions, day))
@@ -166,7 +174,7 @@ class _Residuals:
         found = _weighted_quantiles(
             self._values[inside], weights[self._numbers[inside] - start], levels
         )
-        around = np.maximum.accumulate(found - found[_MEDIAN])
+        around = np.maximum.accumulate(found - (1 - median_kept) * found[_MEDIAN])
         return factor if factor > 0 else 1.0, tuple(around.tolist())
 
 

@@ -21,6 +21,7 @@ import polars as pl
 
 from stock_assets.calendars import union_sessions
 from stock_assets.forecasting.baseline import BASELINE, baseline_forecasts, lookback_start
+from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.gate import (
     BASELINE_LOSS,
     CHALLENGER,
@@ -36,8 +37,6 @@ from stock_assets.forecasting.leak_alarm import sound
 from stock_assets.forecasting.model import (
     CODE_VERSION,
     PARAMETERS,
-    VolatilityModel,
-    calibrate,
     fit,
     importance,
     model_inputs,
@@ -418,21 +417,17 @@ class _Trainer:
         state: InForce,
     ) -> Registered:
         began = time.perf_counter()
-        booster = fit(rows.filter(sets.training()))
-        model = VolatilityModel(booster, calibrate(booster, rows.filter(sets.calibration())))
-        later = rows.filter(sets.validation())
+        model = fit(rows.filter(sets.training()), sets.calibration_first)
+        later, known = rows.filter(sets.validation()), Known(data.features, data.labelled)
         forecasts = {
-            CHALLENGER: model.forecast(later),
+            CHALLENGER: model.forecast(later, known),
             BASELINE_LOSS: baseline_forecasts(later, data.features, data.labelled),
         }
         if state.model != BASELINE:
-            forecasts[IN_FORCE] = self.registry.load(state.model).forecast(later)
+            forecasts[IN_FORCE] = self.registry.load(state.model).forecast(later, known)
         soundings = sound(forecasts[CHALLENGER], forecasts[BASELINE_LOSS], later)
         verdict = judge(pinball_losses(forecasts, later), soundings)
         shown = report(importance(model), model_inputs(later.tail(5)), forecasts[CHALLENGER], later)
-        if verdict.accepted:
-            # What is served may learn its scale from all that training has not seen.
-            model = VolatilityModel(booster, calibrate(booster, rows.filter(sets.after_training())))
         record = TrainingRecord(
             model_id=model_id,
             day=day,

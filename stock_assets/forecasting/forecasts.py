@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from stock_assets.forecasting.baseline import BASELINE, baseline_forecasts
+from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.in_force import models_in_force
 from stock_assets.forecasting.labels import LABEL_SESSIONS, labels, target_days
 from stock_assets.forecasting.volatility import is_measured
@@ -56,9 +57,10 @@ def make_forecasts(  # noqa: PLR0913, PLR0917
     there = bars.join(cells.select("day", "ticker").unique(), on=["day", "ticker"], how="semi")
     if there.is_empty():
         return Forecasts.create_empty()
-    base = baseline_forecasts(there, features, labels(bars), horizons)
+    labelled = labels(bars)
+    base = baseline_forecasts(there, features, labelled, horizons)
     served = _served(features, models_in_force(there, models, orders))
-    by_model = _by_model(served, features, load_model, horizons)
+    by_model = _by_model(served, there, Known(features, labelled), load_model, horizons)
     own = [*_KEY, "sigma", *_RETURNS]
     chosen = pl.concat([by_model.select(own), base.join(by_model, on=_KEY, how="anti").select(own)])
     beside = base.rename({name: f"baseline_{name}" for name in ["sigma", *_RETURNS]})
@@ -99,7 +101,8 @@ def _served(features: pl.DataFrame, in_force: pl.DataFrame) -> pl.DataFrame:
 
 def _by_model(
     served: pl.DataFrame,
-    features: pl.DataFrame,
+    there: pl.DataFrame,
+    known: Known,
     load_model: Callable[[str], VolatilityModel],
     horizons: Sequence[int],
 ) -> pl.DataFrame:
@@ -109,8 +112,8 @@ def _by_model(
     parts = []
     for name in names:
         mine = cells.filter(pl.col("model") == name)
-        rows = features.join(mine, on=["day", "ticker"], how="semi")
-        parts.append(load_model(name).forecast(rows, horizons))
+        own = there.join(mine, on=["day", "ticker"], how="semi")
+        parts.append(load_model(name).forecast(own, known, horizons))
     empty = Forecasts.create_empty().select([*_KEY, "sigma", *_RETURNS])
     return pl.concat([empty, *parts])
 

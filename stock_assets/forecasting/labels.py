@@ -1,4 +1,4 @@
-"""What came after each bar: returns to the next sessions and the variance on the way.
+"""What came after each bar: returns to the next sessions and the variances on the way.
 
 The only place that looks ahead. Who trains on its rows keeps those whose `label_end` has passed
 (`known_by`); how rows are divided into training and validation is in `splitting.py`.
@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from stock_assets.calendars import get_calendar
+from stock_assets.forecasting.volatility import session_variance
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -21,43 +22,62 @@ if TYPE_CHECKING:
 HORIZONS: tuple[int, ...] = (1, 2, 3, 4, 5)
 """Sessions ahead that can be forecast."""
 
+VARIANCES_AHEAD = (1, HORIZONS[-1])
+"""Sessions that the variances ahead are means of."""
+
 LABEL_SESSIONS = HORIZONS[-1]
 """Length of a label's window, in sessions of the ticker's exchange."""
 
 
 def labels(bars: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFrame:
-    """One row a bar: day, ticker, exchange, y1 ... y5, realised_variance, label_end.
+    """One row a bar: day, ticker, exchange, y1 ... y5, the variances that came, label_end.
 
-    `bars` needs day, ticker, exchange and close (adjusted). `y<h>` is the natural-log return to
-    the h-th next session of the ticker's exchange, null when that session has no bar (yet).
-    `realised_variance` is the sum of the five squared one-session log returns that follow, null
-    unless all five bars are there. `label_end` is the date of the fifth session ahead: whoever
-    stands on that day's close may know the whole row. Sorted by day, ticker.
+    `bars` needs day, ticker, exchange, open, high, low, close (adjusted) and realised_variance.
+    `y<h>` is the natural-log return to the h-th next session of the ticker's exchange, null when
+    that session has no bar (yet). `realised_variance` is the sum of the five squared one-session
+    log returns that follow, null unless all five bars are there; `variance_ahead_1` and
+    `variance_ahead_5` are, on the same condition, the next session's variance and the mean of the
+    next five's from their ranges (`volatility.session_variance`), which know more of five sessions
+    than five closes do. `label_end` is the date of the fifth session ahead: whoever stands on that
+    day's close may know the whole row. Sorted by day, ticker.
     """
     steps = range(1, LABEL_SESSIONS + 1)
     dated = bars.select("day", "ticker", "exchange", "close").join(
         target_days(bars), on=["exchange", "day"], how="left"
     )
-    closes = bars.select("ticker", pl.col("day").alias("target"), pl.col("close").alias("ahead"))
+    variance = session_variance(pl.col("close").shift(1).over("ticker"))
+    came = bars.sort("ticker", "day").select("ticker", "day", "close", variance.alias("variance"))
     for step in steps:
-        ahead = closes.rename({"target": f"target{step}", "ahead": f"close{step}"})
-        dated = dated.join(ahead, on=["ticker", f"target{step}"], how="left")
+        names = {"day": f"target{step}", "close": f"close{step}", "variance": f"variance{step}"}
+        dated = dated.join(came.rename(names), on=["ticker", f"target{step}"], how="left")
     chain = ["close", *(f"close{step}" for step in steps)]
     squares = [
         (pl.col(after) / pl.col(before)).log() ** 2 for before, after in itertools.pairwise(chain)
     ]
-    # Added one by one: the order of the terms, and so the last bit, is the same everywhere.
-    variance = squares[0]
-    for square in squares[1:]:
-        variance = variance + square
+    realised = _sum(squares)
     return dated.select(
         "day",
         "ticker",
         "exchange",
         *((pl.col(f"close{h}") / pl.col("close")).log().alias(f"y{h}") for h in horizons),
-        variance.alias("realised_variance"),
+        realised.alias("realised_variance"),
+        # A session's variance counts from the bar before it: with all five there, the session's.
+        *(
+            pl.when(realised.is_not_null())
+            .then(_sum([pl.col(f"variance{step}") for step in range(1, count + 1)]) / count)
+            .alias(f"variance_ahead_{count}")
+            for count in VARIANCES_AHEAD
+        ),
         pl.col(f"target{LABEL_SESSIONS}").alias("label_end"),
     ).sort("day", "ticker")
+
+
+def _sum(terms: Sequence[pl.Expr]) -> pl.Expr:
+    """Added one by one: the order of the terms, and so the last bit, is the same everywhere."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
 
 
 def returns_ahead(labelled: pl.DataFrame) -> pl.DataFrame:

@@ -1,13 +1,16 @@
-"""The volatility model: CatBoost on how the next week's variance departs from the EWMA's.
+"""The volatility model: how the coming sessions' variance departs from the EWMA's.
 
-Pooled over tickers, every input relative to the ticker's own EWMA level, quantiles from
-standardised residuals on later days. Fitting, calibrating and forecasting are here; which days
-are used is in `splitting.py`, whether the result is put in force in `gate.py`, how it is kept in
-`registry.py`.
+Pooled over tickers, every input relative to the ticker's own EWMA level. CatBoost and a ridge
+regression each learn three targets (the next session's variance and the next five's from ranges,
+the next five's from closes), and the mean of the logs answers: they err differently. Quantiles are
+those of the standardised residuals on recent days later than training (`calibration.py`). Which
+days are used is in `splitting.py`, whether the result is put in force in `gate.py`, how it is kept
+in `registry.py`.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -16,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from stock_assets.calendars import get_calendar
+from stock_assets.forecasting.calibration import distributions, residual_pools
 from stock_assets.forecasting.labels import HORIZONS, LABEL_SESSIONS
-from stock_assets.forecasting.quantiles import residual_quantiles
-from stock_assets.forecasting.volatility import guarded_volatility, is_measured
+from stock_assets.forecasting.linear import LinearLearner
+from stock_assets.forecasting.volatility import is_measured
 from stock_assets.lake.schemas import QUANTILE_NAMES
 
 if TYPE_CHECKING:
@@ -27,8 +32,10 @@ if TYPE_CHECKING:
     from catboost import CatBoostRegressor
     from numpy.typing import NDArray
 
+    from stock_assets.forecasting.forecaster import Known
+
 PARAMETERS: dict[str, Any] = {
-    "loss_function": "RMSE",
+    "loss_function": "MultiRMSE",
     "depth": 4,
     "iterations": 200,
     "learning_rate": 0.05,
@@ -44,19 +51,35 @@ PARAMETERS: dict[str, Any] = {
 }
 """CatBoost's settings: small trees and strong shrinkage, for a signal this faint."""
 
+RIDGE_PENALTY = 1.0
+"""Of standardised inputs: it only keeps those that say the same from cancelling out."""
+
 CODE_VERSION = 2
 """Raise whenever fitting, calibration or the inputs change: it is part of a model's name."""
+
+TARGETS = ("variance_ahead_1", "variance_ahead_5", "realised_variance")
+"""Columns of `labels` that are learned, as logs of a session's variance over the EWMA's."""
+
+ONE_SESSION_WEIGHTS: dict[int, float] = {1: 1.0, 2: 0.6, 3: 0.45, 4: 0.35, 5: 0.25}
+"""How much of a horizon's log variance is the next session's forecast; the rest is the week's."""
+
+CALIBRATION_SESSIONS, CALIBRATION_HALF_LIFE = 500, 250.0
+"""Sessions before a day whose residuals give its quantiles; the age at which one weighs half."""
+
+MEDIAN_KEPT = 0.5
+"""Share of the residuals' own median that the forecast keeps: two years say little of the drift."""
 
 MAX_LOG_RATIO = 3.0
 """Targets and log-ratio inputs are clipped here: a stuck or exploded week is not a level."""
 
 MAX_STANDARDISED = 10.0
-"""Standardised returns are clipped here: as inputs, and where a scale is learned from them."""
+"""Standardised returns as inputs are clipped here."""
 
-_LEVELS = (
+_VOLATILITIES = (
     "vol_close_5",
     "vol_close_21",
     "vol_close_63",
+    "vol_close_252",
     "vol_parkinson_5",
     "vol_parkinson_21",
     "vol_parkinson_63",
@@ -68,6 +91,17 @@ _LEVELS = (
     "market_vol_ewma",
     "market_range_21",
     "market_dispersion",
+)
+_LOG_VARIANCES = (
+    "log_variance_1d",
+    "log_variance_5",
+    "log_variance_21",
+    "log_variance_63",
+    "log_variance_252",
+    "market_log_variance_1d",
+    "market_log_variance_5",
+    "market_log_variance_21",
+    "market_log_variance_63",
 )
 _RETURNS = {
     "ret_1d": 1,
@@ -89,12 +123,35 @@ _AS_THEY_ARE = (
     "volume_z_63",
     "volume_ratio_5_63",
     "days_since_bar",
+    "days_ahead_1",
+    "days_ahead_5",
     "bars_252",
+    "market_volume_z_63",
     "market_up_share",
     "rank_ret_21d",
     "rank_vol_ewma",
     "beta_63",
 )
+
+_LINEAR = (
+    *_LOG_VARIANCES,
+    "vol_close_63",
+    "vol_close_252",
+    "days_ahead_1",
+    "days_ahead_5",
+    "volume_z_63",
+    "volume_ratio_5_63",
+    "market_volume_z_63",
+    "ret_1d",
+    "ret_5d",
+    "ret_21d",
+    "market_ret_1d",
+    "market_ret_5d",
+)
+"""Inputs of the regression: a HAR (Corsi 2009) of own and market's variances, and leverage."""
+
+_LEVEL = "log_vol_ewma"
+"""The regression's further input: a high level comes down, relative to itself."""
 
 
 def model_inputs(features: pl.DataFrame) -> pl.DataFrame:
@@ -115,7 +172,11 @@ def model_inputs(features: pl.DataFrame) -> pl.DataFrame:
         return pl.when(level > 0).then(scaled.clip(-MAX_STANDARDISED, MAX_STANDARDISED)).alias(name)
 
     return features.select(
-        *(log_ratio(pl.col(name), own).alias(name) for name in _LEVELS),
+        *(log_ratio(pl.col(name), own).alias(name) for name in _VOLATILITIES),
+        *(
+            (pl.col(name) - 2 * own.log()).clip(-2 * MAX_LOG_RATIO, 2 * MAX_LOG_RATIO).alias(name)
+            for name in _LOG_VARIANCES
+        ),
         log_ratio(pl.col("market_range_21"), market).alias("market_range_to_close"),
         *(standardised(name, sessions, own) for name, sessions in _RETURNS.items()),
         *(standardised(name, sessions, market) for name, sessions in _MARKET_RETURNS.items()),
@@ -124,93 +185,149 @@ def model_inputs(features: pl.DataFrame) -> pl.DataFrame:
 
 
 @dataclass(frozen=True)
-class HorizonCalibration:
-    """One horizon: what makes the variance unbiased, and the quantiles in sigmas."""
-
-    variance_factor: float
-    quantiles: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What was learned on days later than training, by horizon."""
-
-    horizons: dict[int, HorizonCalibration]
-
-    def to_json(self) -> str:
-        """Text from which `from_json` gives the same numbers, to the last bit."""
-        return json.dumps({str(h): asdict(item) for h, item in self.horizons.items()})
-
-    @classmethod
-    def from_json(cls, text: str) -> Calibration:
-        """The inverse of `to_json`."""
-        content = json.loads(text)
-        return cls(
-            {
-                int(h): HorizonCalibration(item["variance_factor"], tuple(item["quantiles"]))
-                for h, item in content.items()
-            }
-        )
-
-
-@dataclass(frozen=True)
 class VolatilityModel:
-    """A fitted and calibrated model: sigma_h^2 = h * vol_ewma^2 * exp(prediction) * c_h."""
+    """A fitted model: sigma_h^2 = h * vol_ewma^2 * exp(mean of the members) * recent factor."""
 
     booster: CatBoostRegressor
-    calibration: Calibration
+    linear: tuple[LinearLearner, ...]
+    """One regression a target, in the order of `TARGETS`."""
+    calibration_first: dt.date
+    """First day after those trained on: residuals from then on may calibrate."""
 
-    def forecast(self, features: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFrame:
-        """The distribution of the log return for each row of `features` and each horizon.
+    def forecast(
+        self, cells: pl.DataFrame, known: Known, horizons: Sequence[int] = HORIZONS
+    ) -> pl.DataFrame:
+        """See `Forecaster.forecast`; cells whose volatility is not measured have no answer."""
+        sigmas = self.sigmas(_within_lookback(cells, known.features), horizons)
+        later = pl.col("day") >= self.calibration_first
+        pools = residual_pools(
+            cells,
+            sigmas.filter(later),
+            known.labelled.filter(later),
+            horizons,
+            sessions=CALIBRATION_SESSIONS,
+            half_life=CALIBRATION_HALF_LIFE,
+            median_kept=MEDIAN_KEPT,
+        )
+        scale = pl.col("variance_factor").sqrt()
+        in_sigmas = pools.with_columns(pl.col(name) / scale for name in QUANTILE_NAMES)
+        factors = cells.select("day", "ticker", "exchange").join(
+            pools.select("exchange", "day", "horizon", "variance_factor"), on=["exchange", "day"]
+        )
+        scaled = sigmas.join(factors, on=["day", "ticker", "horizon"]).with_columns(
+            pl.col("sigma") * scale
+        )
+        return distributions(cells, scaled, in_sigmas)
 
-        Gives day, ticker, horizon, sigma and return_q05 ... return_q95, sorted; the median is 0.
+    def sigmas(self, features: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFrame:
+        """day, ticker, horizon, sigma before calibration, of each measured row of `features`.
+
         A row's answer does not depend on the other rows.
         """
-        one_session = _one_session_sigma(self.booster, features)
+        rows = features.filter(is_measured())
+        one, week = self._log_ratios(rows)
+        level = rows["vol_ewma"].to_numpy()
         parts = []
         for horizon in horizons:
-            own = self.calibration.horizons[horizon]
-            sigma = one_session * math.sqrt(horizon * own.variance_factor)
-            columns = {"sigma": sigma} | {
-                f"return_{name}": sigma * quantile
-                for name, quantile in zip(QUANTILE_NAMES, own.quantiles, strict=True)
-            }
+            weight = ONE_SESSION_WEIGHTS[horizon]
+            ratio = np.clip(weight * one + (1 - weight) * week, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+            sigma = level * np.exp(ratio / 2) * math.sqrt(horizon)
             parts.append(
-                features.select(
+                rows.select(
                     "day",
                     "ticker",
                     pl.lit(horizon, pl.Int32).alias("horizon"),
-                    *(pl.Series(name, values) for name, values in columns.items()),
+                    pl.Series("sigma", sigma, pl.Float64),
                 )
             )
-        return pl.concat(parts).sort("day", "ticker", "horizon")
+        return pl.concat(parts)
+
+    def _log_ratios(self, rows: pl.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Log of the next session's and of the next week's variance a session, over the EWMA's."""
+        if rows.is_empty():
+            return np.empty(0), np.empty(0)
+        boosted = np.asarray(self.booster.predict(model_inputs(rows).to_numpy()), np.float64).T
+        inputs = linear_inputs(rows)
+        next_one, next_five, closes = (
+            (trees, learner.predict(inputs))
+            for trees, learner in zip(boosted, self.linear, strict=True)
+        )
+        # The regression of the closes' week says nothing of the next session, the trees' does.
+        one = (next_one[0] + next_one[1] + closes[0]) / 3
+        week = (next_five[0] + next_five[1] + closes[0] + closes[1]) / 4
+        return one, week
+
+    def to_json(self) -> str:
+        """All but the booster, as text from which `from_json` gives the same, to the last bit."""
+        content = {
+            "calibration_first": self.calibration_first.isoformat(),
+            "linear": [asdict(learner) for learner in self.linear],
+        }
+        return json.dumps(content)
+
+    @classmethod
+    def from_json(cls, booster: CatBoostRegressor, text: str) -> VolatilityModel:
+        """The inverse of `to_json`."""
+        content = json.loads(text)
+        linear = tuple(
+            LinearLearner(
+                tuple(learner["centres"]),
+                tuple(learner["scales"]),
+                tuple(learner["weights"]),
+                learner["intercept"],
+            )
+            for learner in content["linear"]
+        )
+        return cls(booster, linear, dt.date.fromisoformat(content["calibration_first"]))
+
+
+def linear_inputs(features: pl.DataFrame) -> pl.DataFrame:
+    """What the regressions see of each row: part of `model_inputs`, and the level."""
+    return model_inputs(features).select(
+        *_LINEAR, features.select(pl.col("vol_ewma").log()).to_series().alias(_LEVEL)
+    )
 
 
 def trainable(features: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
-    """Feature rows with their labels, where the target of the model exists; sorted by day, ticker.
+    """Feature rows with their labels, where the targets of the model exist; sorted by day, ticker.
 
-    The target needs the variance of all five following sessions and an EWMA that is measured.
+    The targets need all five following sessions and an EWMA that is measured.
     """
     return (
         features.filter(is_measured())
         .join(labelled.drop("exchange"), on=["day", "ticker"])
-        .filter(pl.col("realised_variance").is_not_null())
+        .filter(pl.all_horizontal(pl.col(TARGETS).is_not_null()))
         .sort("day", "ticker")
     )
 
 
-def fit(rows: pl.DataFrame) -> CatBoostRegressor:
-    """CatBoost on log(realised_variance / (5 vol_ewma^2)) of `rows` (see `trainable`).
+def fit(rows: pl.DataFrame, calibration_first: dt.date) -> VolatilityModel:
+    """The model of `rows` (see `trainable`), all earlier than `calibration_first`.
 
-    The same rows give the same trees, to the last bit.
+    The same rows give the same model, to the last bit.
     """
     from catboost import CatBoostRegressor
 
-    booster = CatBoostRegressor(**PARAMETERS, allow_writing_files=False, verbose=False)
+    targets = _targets(rows)
     inputs = model_inputs(rows)
-    booster.fit(inputs.to_numpy(), _target(rows))
+    booster = CatBoostRegressor(**PARAMETERS, allow_writing_files=False, verbose=False)
+    booster.fit(inputs.to_numpy(), targets)
     booster.set_feature_names(inputs.columns)
-    return booster
+    linear = tuple(
+        LinearLearner.fit(linear_inputs(rows), target, RIDGE_PENALTY) for target in targets.T
+    )
+    return VolatilityModel(booster, linear, calibration_first)
+
+
+def _targets(rows: pl.DataFrame) -> NDArray[np.float64]:
+    """Logs of the variances of `TARGETS`, a session, over the EWMA's: one column each."""
+    sessions = {"variance_ahead_1": 1, "variance_ahead_5": 1, "realised_variance": LABEL_SESSIONS}
+    ratios = (
+        # -inf for a stuck week: clipped.
+        (pl.col(name) / (sessions[name] * pl.col("vol_ewma") ** 2)).log().alias(name)
+        for name in TARGETS
+    )
+    return rows.select(ratio.clip(-MAX_LOG_RATIO, MAX_LOG_RATIO) for ratio in ratios).to_numpy()
 
 
 def importance(model: VolatilityModel) -> dict[str, float]:
@@ -219,38 +336,14 @@ def importance(model: VolatilityModel) -> dict[str, float]:
     return dict(zip(model.booster.feature_names_, map(float, shares), strict=True))
 
 
-def calibrate(booster: CatBoostRegressor, rows: pl.DataFrame) -> Calibration:
-    """Variance factors and residual quantiles on `rows`, which are later than those fitted on.
-
-    Pooled over tickers, for each horizon: c_h is the mean of squared standardised returns, so that
-    the forecast variance is right on average; quantiles are those of return / sigma.
-    """
-    one_session = _one_session_sigma(booster, rows)
-    found = {}
-    for horizon in HORIZONS:
-        standardised = rows[f"y{horizon}"].to_numpy() / (one_session * math.sqrt(horizon))
-        standardised = standardised[np.isfinite(standardised)]
-        # One candle in the wrong unit would otherwise be the scale of every ticker.
-        usual = np.clip(standardised, -MAX_STANDARDISED, MAX_STANDARDISED)
-        factor = float(np.mean(usual**2)) if len(usual) else 1.0
-        # A calibration window of stuck prices says nothing about scale.
-        factor = factor if factor > 0 else 1.0
-        found[horizon] = HorizonCalibration(
-            factor, residual_quantiles(standardised / math.sqrt(factor))
-        )
-    return Calibration(found)
-
-
-def _target(rows: pl.DataFrame) -> NDArray[np.float64]:
-    usual = LABEL_SESSIONS * pl.col("vol_ewma") ** 2
-    ratio = (pl.col("realised_variance") / usual).log()  # -inf for a stuck week: clipped
-    return rows.select(ratio.clip(-MAX_LOG_RATIO, MAX_LOG_RATIO)).to_series().to_numpy()
-
-
-def _one_session_sigma(booster: CatBoostRegressor, features: pl.DataFrame) -> NDArray[np.float64]:
-    """vol_ewma * sqrt(exp(prediction)): sigma of one session, before calibration."""
-    if features.is_empty():
-        return np.empty(0)
-    predicted = np.asarray(booster.predict(model_inputs(features).to_numpy()), dtype=np.float64)
-    level = features.select(guarded_volatility()).to_series().to_numpy()
-    return level * np.exp(predicted / 2)
+def _within_lookback(cells: pl.DataFrame, features: pl.DataFrame) -> pl.DataFrame:
+    """The rows that the forecasts of `cells` depend on: theirs and their calibration's."""
+    if cells.is_empty():
+        return features.clear()
+    wanted = pl.lit(False)
+    for (exchange,), own in cells.group_by("exchange"):
+        first, last = own["day"].min(), own["day"].max()
+        assert isinstance(first, dt.date)
+        oldest = get_calendar(str(exchange)).back(first, CALIBRATION_SESSIONS)
+        wanted |= (pl.col("exchange") == exchange) & pl.col("day").is_between(oldest, last)
+    return features.filter(wanted)

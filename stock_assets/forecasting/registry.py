@@ -32,7 +32,7 @@ from stock_assets.forecasting.gate import Verdict
 from stock_assets.forecasting.model import (
     CODE_VERSION,
     PARAMETERS,
-    Calibration,
+    TARGETS,
     VolatilityModel,
 )
 
@@ -49,9 +49,9 @@ MODEL_NAME = "stock-assets-volatility"
 EXPERIMENT = "stock-assets"
 
 _ID_TAG, _HASHES_TAG = "model_id", "sha256"
-_BOOSTER_FILE, _CALIBRATION_FILE, _RECORD_FILE = "model.cb", "calibration.json", "training.json"
+_BOOSTER_FILE, _REST_FILE, _RECORD_FILE = "model.cb", "rest.json", "training.json"
 _IMPORTANCE_FILE = "importance.csv"
-_CONTENT = (_BOOSTER_FILE, _CALIBRATION_FILE, _RECORD_FILE)
+_CONTENT = (_BOOSTER_FILE, _REST_FILE, _RECORD_FILE)
 """The files that a model and its record are read from, and whose hashes are kept."""
 
 _DRAFT = ".draft-"
@@ -494,7 +494,7 @@ def _save(model: VolatilityModel, files: Path, example: pl.DataFrame | None) -> 
     inputs = model.booster.feature_names_
     signature = ModelSignature(
         inputs=Schema([ColSpec(DataType.double, name, required=False) for name in inputs]),
-        outputs=Schema([ColSpec(DataType.double)]),
+        outputs=Schema([ColSpec(DataType.double, name) for name in TARGETS]),
     )
     mlflow.catboost.save_model(
         model.booster,
@@ -504,7 +504,7 @@ def _save(model: VolatilityModel, files: Path, example: pl.DataFrame | None) -> 
         signature=signature,
         input_example=None if example is None else example.to_pandas(),
     )
-    (files / _CALIBRATION_FILE).write_text(model.calibration.to_json(), encoding="utf-8")
+    (files / _REST_FILE).write_text(model.to_json(), encoding="utf-8")
 
 
 @functools.cache
@@ -541,10 +541,10 @@ def _load(files: Path, model_id: str, hashes: tuple[tuple[str, str], ...]) -> Vo
     from catboost import CatBoostRegressor
 
     expected = dict(hashes)
-    calibration = _read(files / _CALIBRATION_FILE, model_id, expected)
+    rest = _read(files / _REST_FILE, model_id, expected)
     booster = CatBoostRegressor()
     booster.load_model(blob=_read(files / _BOOSTER_FILE, model_id, expected))
-    return VolatilityModel(booster, Calibration.from_json(calibration.decode()))
+    return VolatilityModel.from_json(booster, rest.decode())
 
 
 def _read(file: Path, model_id: str, hashes: Mapping[str, str]) -> bytes:

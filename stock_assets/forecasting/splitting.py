@@ -53,10 +53,6 @@ class Split:
         """Training, calibration and validation."""
         return self.training(), self.calibration(), self.validation()
 
-    def after_training(self) -> pl.Expr:
-        """All rows later than training, to calibrate on once the gate has passed."""
-        return (pl.col("day") >= self.calibration_first) & (pl.col("label_end") <= self.end)
-
 
 def split(labelled: pl.DataFrame, end: dt.date) -> Split | None:
     """The sets of the rows of `labelled` (day, label_end) whose labels are known at `end`'s close.

@@ -14,6 +14,7 @@ import polars as pl
 
 from stock_assets.errors import ModelError
 from stock_assets.forecasting.baseline import BASELINE, baseline_forecasts, lookback_start
+from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.gate import LEVEL, pinball_losses
 from stock_assets.forecasting.labels import labels
 from stock_assets.forecasting.leak_alarm import chance
@@ -110,7 +111,7 @@ def versus(
     forecasts = {
         place: baseline_forecasts(rows, features, labelled)
         if record is None
-        else load(record.model_id).forecast(rows)
+        else load(record.model_id).forecast(rows, Known(features, labelled))
         for place, record in ((_OWN, one), (_OTHER, other))
     }
     losses = pinball_losses(forecasts, rows)

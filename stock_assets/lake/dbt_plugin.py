@@ -24,7 +24,9 @@ from stock_assets.lake.store import YEAR, Lake, dataset_filter
 if TYPE_CHECKING:
     from dbt.adapters.duckdb.utils import SourceConfig, TargetConfig
 
-_MARKET_COLUMNS = ["day", "ticker", "exchange", "open", "high", "low", "close", "volume"]
+_MARKET_COLUMNS = [
+    *("day", "ticker", "exchange", "open", "high", "low", "close", "volume", "realised_variance"),
+]
 
 
 class Plugin(BasePlugin):

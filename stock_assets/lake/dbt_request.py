@@ -30,11 +30,14 @@ if TYPE_CHECKING:
 REQUEST_VARIABLE = "STOCK_ASSETS_DBT_REQUEST"
 """Environment variable with the path of the request's JSON file."""
 
-LOOKBACK_SESSIONS = 252
+AHEAD_SESSIONS = 5
+"""Sessions after a slice whose dates its features tell: how long a weekend comes is known."""
+
+LOOKBACK_SESSIONS = 282
 """Sessions before a slice that its features can depend on.
 
-The longest window has 252 sessions with the current one; the EWMA reaches back 100 and the
-previous bar of the oldest of them 30 more.
+The longest window has 252 sessions with the current one, and the return of its oldest bar may be
+from 30 sessions before.
 """
 
 
@@ -51,7 +54,7 @@ class RequestedTicker(_Part):
 
 
 class RequestedSessions(_Part):
-    """Sessions of one exchange, consecutive, up to the slice's last day.
+    """Sessions of one exchange, consecutive, up to five after the slice's last day.
 
     `first_session` is the calendar's running number of `days[0]`.
     """
@@ -112,6 +115,7 @@ def build_request(settings: Settings, area: Slice, *, run_id: str = "") -> DbtRe
         if area.first_date is not None:
             first = calendar.back(area.first_date, LOOKBACK_SESSIONS)
         days = calendar.between(first, area.last_date)
+        days += calendar.after(area.last_date, AHEAD_SESSIONS)
         sessions.append(
             RequestedSessions(exchange=exchange, first_session=calendar.index(first), days=days)
         )

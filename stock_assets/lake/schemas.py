@@ -104,6 +104,9 @@ class Bars(dy.Schema):
     low = _price("Lowest price, adjusted.")
     close = _price("Last price, adjusted.")
     volume = _number("Volume in adjusted shares; null where the source has none.", min=0)
+    realised_variance = _number(
+        "Sum of squared log returns within the session; null without intraday candles.", min=0
+    )
     raw_open = _price("First price as traded.")
     raw_high = _price("Highest price as traded.")
     raw_low = _price("Lowest price as traded.")
@@ -138,6 +141,12 @@ class Features(dy.Schema):
     vol_close_5 = _number("Root mean square of ret_1d over 5 sessions.")
     vol_close_21 = _number("Root mean square of ret_1d over 21 sessions.")
     vol_close_63 = _number("Root mean square of ret_1d over 63 sessions.")
+    vol_close_252 = _number("Root mean square of ret_1d over 252 sessions.")
+    log_variance_1d = _number("Log of the session's variance: gap, and realised or Garman-Klass.")
+    log_variance_5 = _number("Mean of log_variance_1d over 5 sessions.")
+    log_variance_21 = _number("Mean of log_variance_1d over 21 sessions.")
+    log_variance_63 = _number("Mean of log_variance_1d over 63 sessions.")
+    log_variance_252 = _number("Mean of log_variance_1d over 252 sessions.")
     vol_parkinson_5 = _number("Parkinson (1980) volatility from high and low over 5 sessions.")
     vol_parkinson_21 = _number("Parkinson volatility over 21 sessions.")
     vol_parkinson_63 = _number("Parkinson volatility over 63 sessions.")
@@ -160,6 +169,12 @@ class Features(dy.Schema):
     days_since_bar = dy.Int32(
         nullable=True, min=1, description="Calendar days since the previous bar."
     )
+    days_ahead_1 = dy.Int32(
+        nullable=True, min=1, description="Calendar days to the exchange's next session."
+    )
+    days_ahead_5 = dy.Int32(
+        nullable=True, min=1, description="Calendar days to the fifth session ahead."
+    )
     weekday = dy.Int32(nullable=False, min=1, max=7, description="ISO weekday, Monday is 1.")
     bars_252 = dy.Int32(
         nullable=False, min=1, max=252, description="Bars within the last 252 sessions."
@@ -172,6 +187,11 @@ class Features(dy.Schema):
     market_ret_5d = _number("Mean ret_5d of the market.")
     market_vol_ewma = _number("Root mean square of vol_ewma over the market.")
     market_range_21 = _number("Root mean square of vol_parkinson_21 over the market.")
+    market_log_variance_1d = _number("Mean log_variance_1d of the market.")
+    market_log_variance_5 = _number("Mean log_variance_5 of the market.")
+    market_log_variance_21 = _number("Mean log_variance_21 of the market.")
+    market_log_variance_63 = _number("Mean log_variance_63 of the market.")
+    market_volume_z_63 = _number("Mean volume_z_63 of the market.")
     market_dispersion = _number("Standard deviation of ret_1d across the market.", min=0)
     market_up_share = _number("Share of the market's tickers that rose.", min=0, max=1)
     # The ticker within the market.

@@ -8,6 +8,7 @@ SQL over integers but the definitions in schemas.py.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Split = tuple[str, "dt.date", float, float]
 """Ticker, day, shares before, shares after."""
 
-_MINUTES = {"5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240, "1d": 1440}
+_MINUTES = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240, "1d": 1440}
 
 
 def bars(
@@ -57,6 +58,7 @@ def bars(
                 "currency": known[ticker].currency,
                 **{name: price * factor for name, price in raw.items()},
                 "volume": None if volume is None else volume / factor,
+                "realised_variance": _realised(group),
                 **{f"raw_{name}": price for name, price in raw.items()},
                 "raw_volume": volume,
                 "split_factor": factor,
@@ -65,6 +67,20 @@ def bars(
             }
         )
     return pl.DataFrame(rows, infer_schema_length=None).sort("day", "ticker")
+
+
+def _realised(candles: pl.DataFrame) -> float | None:
+    """Squared returns of the finest intraday candles of five minutes or more; None under ten."""
+    intraday = sorted({_MINUTES[name] for name in candles["interval"] if name != "1d"})
+    if not intraday:
+        return None
+    finest = next((minutes for minutes in intraday if minutes >= 5), intraday[-1])
+    name = next(name for name, minutes in _MINUTES.items() if minutes == finest)
+    chosen = candles.filter(pl.col("interval") == name).sort("start")
+    if chosen.height < 10:
+        return None
+    prices = [chosen["open"][0], *chosen["close"]]
+    return math.fsum(math.log(b / a) ** 2 for a, b in pairwise(prices))
 
 
 def features(of_bars: pl.DataFrame) -> pl.DataFrame:
@@ -97,14 +113,14 @@ def _ticker(
 ) -> list[dict[str, object]]:
     by_day = {row["day"]: row for row in group.iter_rows(named=True)}
     size = len(days)
-    names = ("open", "high", "low", "close", "volume")
+    names = ("open", "high", "low", "close", "volume", "realised_variance")
     grid = {name: np.full(size, np.nan) for name in names}
     for index, day in enumerate(days):
         for name in names:
             value = by_day.get(day, {}).get(name)
             grid[name][index] = np.nan if value is None else value
-    open_, high, low, close, volume = (grid[name] for name in names)
-    ret, gap, since = (np.full(size, np.nan) for _ in range(3))
+    open_, high, low, close, volume, realised = (grid[name] for name in names)
+    ret, gap, since, log_variance = (np.full(size, np.nan) for _ in range(4))
     for index in range(size):
         earlier = [k for k in range(max(0, index - 30), index) if not np.isnan(close[k])]
         if np.isnan(close[index]) or not earlier:
@@ -113,6 +129,17 @@ def _ticker(
         ret[index] = math.log(close[index]) - math.log(close[previous])
         gap[index] = math.log(open_[index]) - math.log(close[previous])
         since[index] = (days[index] - days[previous]).days
+        reach_now = math.log(high[index] / low[index])
+        if not np.isnan(realised[index]):
+            variance = gap[index] ** 2 + realised[index]
+        elif high[index] > low[index]:
+            inner_now = math.log(close[index] / open_[index])
+            garman_klass = reach_now**2 / 2 - (2 * math.log(2) - 1) * inner_now**2
+            parkinson_now = reach_now**2 / (4 * math.log(2))
+            variance = gap[index] ** 2 + max(garman_klass, parkinson_now / 10)
+        else:
+            variance = ret[index] ** 2
+        log_variance[index] = math.log(max(variance, 1e-8))
     reach, inner = np.log(high) - np.log(low), np.log(close) - np.log(open_)
     rogers = np.log(high / close) * np.log(high / open_) + np.log(low / close) * np.log(low / open_)
     log_volume = np.array([math.log(v) if v > 0 else np.nan for v in volume])
@@ -148,7 +175,9 @@ def _ticker(
                 "intraday_1d": _plain(inner[index]),
                 "range_1d": _plain(reach[index]),
                 "vol_ewma": ewma,
-                **{f"vol_close_{n}": of(ret, n, rms) for n in (5, 21, 63)},
+                **{f"vol_close_{n}": of(ret, n, rms) for n in (5, 21, 63, 252)},
+                "log_variance_1d": _plain(log_variance[index]),
+                **{f"log_variance_{n}": of(log_variance, n, np.mean) for n in (5, 21, 63, 252)},
                 **{f"vol_parkinson_{n}": of(reach, n, parkinson) for n in (5, 21, 63)},
                 "vol_garman_klass_21": of(
                     reach**2 / 2 - (2 * math.log(2) - 1) * inner**2,
@@ -177,6 +206,7 @@ def _ticker(
                 "high_dist_252": _distance(close, high, np.nanmax, 252, index),
                 "low_dist_252": _distance(close, low, np.nanmin, 252, index),
                 "days_since_bar": None if np.isnan(since[index]) else int(since[index]),
+                **{f"days_ahead_{n}": _days_ahead(exchange, days[index], n) for n in (1, 5)},
                 "weekday": days[index].isoweekday(),
                 "bars_252": int(np.sum(~np.isnan(close[max(0, index - 251) : index + 1]))),
             }
@@ -185,6 +215,10 @@ def _ticker(
         {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in row.items()}
         for row in rows
     ]
+
+
+def _days_ahead(exchange: str, day: dt.date, count: int) -> int:
+    return (get_calendar(exchange).after(day, count)[-1] - day).days
 
 
 def _plain(value: float) -> float | None:
@@ -230,6 +264,13 @@ def _market(of_day: list[dict[str, object]]) -> None:
         "market_ret_5d": mean(having("ret_5d")),
         "market_vol_ewma": rms(having("vol_ewma")),
         "market_range_21": rms(having("vol_parkinson_21")),
+        **{
+            f"market_{name}": mean(having(name))
+            for name in (
+                *("log_variance_1d", "log_variance_5", "log_variance_21", "log_variance_63"),
+                "volume_z_63",
+            )
+        },
         "market_dispersion": float(np.std(returns, ddof=1)) if len(returns) > 1 else None,
         "market_up_share": mean((returns > 0).astype(float)),
     }

@@ -14,6 +14,7 @@ from stock_assets.calendars import WEEKDAYS, get_calendar
 from stock_assets.forecasting.labels import labels
 from stock_assets.forecasting.model import PARAMETERS, VolatilityModel
 from stock_assets.forecasting.registry import Registered, TrainingRecord
+from stock_assets.forecasting.volatility import session_variance
 from stock_assets.lake.schemas import Bars, Features
 from stock_assets.settings import Settings
 
@@ -60,6 +61,7 @@ def simulate_bars(
         pl.lit(exchange).alias("exchange"),
         pl.lit("RUB").alias("currency"),
         *(pl.col(name).alias(f"raw_{name}") for name in ("open", "high", "low", "close", "volume")),
+        pl.lit(None, pl.Float64).alias("realised_variance"),
         pl.lit(1.0).alias("split_factor"),
         pl.lit("1d").alias("interval"),
         pl.lit(1, pl.Int64).alias("candles"),
@@ -82,6 +84,7 @@ def make_features(bars: pl.DataFrame) -> pl.DataFrame:
         (pl.col("open") / pl.col("close").shift(1)).log().over("ticker").alias("gap_1d"),
         (pl.col("close") / pl.col("open")).log().alias("intraday_1d"),
         (pl.col("high") / pl.col("low")).log().alias("range_1d"),
+        session_variance(pl.col("close").shift(1).over("ticker")).log().alias("log_variance_1d"),
         pl.col("day").diff().over("ticker").dt.total_days().cast(pl.Int32).alias("days_since_bar"),
         pl.when(pl.col("volume") > 0).then(pl.col("volume").log()).alias("log_volume"),
     )
@@ -93,6 +96,7 @@ def make_features(bars: pl.DataFrame) -> pl.DataFrame:
     up, down = (pl.col("high") / pl.col("open")).log(), (pl.col("low") / pl.col("open")).log()
     square_range = pl.col("range_1d") ** 2
     square = pl.col("ret_1d") ** 2
+    log_variance = pl.col("log_variance_1d")
     garman_klass = 0.5 * square_range - (2 * math.log(2) - 1) * pl.col("intraday_1d") ** 2
     rogers_satchell = up * (up - pl.col("intraday_1d")) + down * (down - pl.col("intraday_1d"))
 
@@ -102,7 +106,8 @@ def make_features(bars: pl.DataFrame) -> pl.DataFrame:
     own = own.with_columns(
         *(window(pl.col("ret_1d"), n, "sum").alias(f"ret_{n}d") for n in (5, 21, 63)),
         _ewma().alias("vol_ewma"),
-        *(root(window(square, n)).alias(f"vol_close_{n}") for n in (5, 21, 63)),
+        *(root(window(square, n)).alias(f"vol_close_{n}") for n in (5, 21, 63, 252)),
+        *(window(log_variance, n).alias(f"log_variance_{n}") for n in (5, 21, 63, 252)),
         *(
             root(window(square_range, n) / (4 * math.log(2))).alias(f"vol_parkinson_{n}")
             for n in (5, 21, 63)
@@ -130,6 +135,12 @@ def make_features(bars: pl.DataFrame) -> pl.DataFrame:
             for n in (63, 252)
         ),
         (pl.col("close") / window(pl.col("low"), 252, "min")).log().alias("low_dist_252"),
+        *(
+            pl.col("day")
+            .replace_strict(_days_ahead(bars, count), return_dtype=pl.Int32)
+            .alias(f"days_ahead_{count}")
+            for count in (1, 5)
+        ),
         pl.col("day").dt.weekday().cast(pl.Int32).alias("weekday"),
         pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("ticker").clip(1, 252).alias("bars_252"),
     )
@@ -146,6 +157,13 @@ def make_features(bars: pl.DataFrame) -> pl.DataFrame:
         pl.col("ret_5d").mean().over(market).alias("market_ret_5d"),
         (pl.col("vol_ewma") ** 2).mean().sqrt().over(market).alias("market_vol_ewma"),
         (pl.col("vol_parkinson_21") ** 2).mean().sqrt().over(market).alias("market_range_21"),
+        *(
+            pl.col(name).mean().over(market).alias(f"market_{name}")
+            for name in (
+                *("log_variance_1d", "log_variance_5", "log_variance_21", "log_variance_63"),
+                "volume_z_63",
+            )
+        ),
         pl.col("ret_1d").std(ddof=0).over(market).alias("market_dispersion"),
         (pl.col("ret_1d") > 0).mean().over(market).alias("market_up_share"),
         rank("ret_21d"),
@@ -161,6 +179,11 @@ def make_features(bars: pl.DataFrame) -> pl.DataFrame:
         .cast(Features.create_empty().schema)
         .sort("day", "ticker")
     )
+
+
+def _days_ahead(bars: pl.DataFrame, count: int) -> dict[dt.date, int]:
+    calendar = get_calendar(bars["exchange"][0])
+    return {day: (calendar.after(day, count)[-1] - day).days for day in bars["day"].unique()}
 
 
 def _ewma() -> pl.Expr:

@@ -15,6 +15,7 @@ with bars as (
         bars.high,
         bars.low,
         bars.close,
+        bars.realised_variance,
         sessions.session,
         -- A volume of zero has no logarithm; it is as unknown as none.
         case when bars.volume > 0 then ln(bars.volume) end as log_volume
@@ -50,5 +51,6 @@ select
     ln(high / low) as range_1d,
     -- Rogers-Satchell (1991) estimator of one day's variance, free of drift.
     ln(high / close) * ln(high / open) + ln(low / close) * ln(low / open) as rogers_satchell,
+    ln({{ session_variance() }}) as log_variance_1d,
     cast(day - previous_day as integer) as days_since_bar
 from following

@@ -12,6 +12,7 @@ with daily as (
         {{ fixed("gap_1d") }} as gap_n,
         {{ fixed("intraday_1d") }} as intraday_n,
         {{ fixed("range_1d") }} as range_n,
+        {{ fixed("log_variance_1d") }} as log_variance_n,
         {{ fixed_product("rogers_satchell") }} as rogers_satchell_n,
         {{ fixed("log_volume") }} as volume_n
     from {{ ref('int_daily') }}
@@ -27,6 +28,7 @@ windows as (
         gap_1d,
         intraday_1d,
         range_1d,
+        log_variance_1d,
         days_since_bar,
         {%- for sessions in [5, 21, 63] %}
         {{ if_filled("ret_n", "last_%d" % sessions, sessions,
@@ -38,6 +40,12 @@ windows as (
             "sqrt((" ~ mean_square("range_n", "last_%d" % sessions) ~ ") / (4 * ln(2)))") }}
             as vol_parkinson_{{ sessions }},
         {%- endfor %}
+        {%- for sessions in [5, 21, 63, 252] %}
+        {{ if_filled("log_variance_n", "last_%d" % sessions, sessions,
+            mean("log_variance_n", "last_%d" % sessions)) }} as log_variance_{{ sessions }},
+        {%- endfor %}
+        {{ if_filled("ret_n", "last_252", 252,
+            "sqrt(" ~ mean_square("ret_n", "last_252") ~ ")") }} as vol_close_252,
         -- Garman-Klass (1980), the practical form: 1/2 range^2 - (2 ln 2 - 1) intraday^2. The
         -- candle rules let a close stand a hair above the high: never below zero for that.
         {{ if_filled("range_n", "last_21", 21, "sqrt(greatest(0, 0.5 * (" ~

@@ -22,12 +22,13 @@ from stock_assets.forecasting.baselines.scale import (
     fit_rows,
     retransformation,
 )
+from stock_assets.forecasting.linear import LinearLearner
 from stock_assets.forecasting.model import model_inputs
 from stock_assets.forecasting.volatility import is_measured
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -53,37 +54,6 @@ class Learner(Protocol):
     def predict(self, inputs: pl.DataFrame) -> NDArray[np.float64]:
         """One number a row, which does not depend on the other rows, to the last bit."""
         ...
-
-
-@dataclass(frozen=True)
-class LinearLearner:
-    """Weights of inputs that are centred, scaled and, where missing, at their centre."""
-
-    centres: tuple[float, ...]
-    scales: tuple[float, ...]
-    weights: tuple[float, ...]
-    intercept: float
-
-    @classmethod
-    def fit(cls, inputs: pl.DataFrame, target: NDArray[np.float64]) -> LinearLearner:
-        """Ridge regression."""
-        from sklearn.linear_model import Ridge
-
-        centres = tuple(_number(column.mean()) for column in inputs)
-        scales = tuple(_number(column.std()) or 1.0 for column in inputs)
-        standard = np.column_stack(_standardised(inputs, centres, scales))
-        ridge = Ridge(RIDGE_PENALTY).fit(standard, target)
-        weights = tuple(float(weight) for weight in ridge.coef_)
-        return cls(centres, scales, weights, float(ridge.intercept_))
-
-    def predict(self, inputs: pl.DataFrame) -> NDArray[np.float64]:
-        """See `Learner.predict`."""
-        total = np.full(inputs.height, self.intercept)
-        # Column by column: a matrix product's last bit depends on how many rows there are.
-        columns = _standardised(inputs, self.centres, self.scales)
-        for weight, column in zip(self.weights, columns, strict=True):
-            total += weight * column
-        return total
 
 
 @dataclass(frozen=True)
@@ -128,7 +98,7 @@ class LearnedMethod:
 
     name: str
     title: str
-    learner: type[LinearLearner | ForestLearner]
+    learn: Callable[[pl.DataFrame, NDArray[np.float64]], Learner]
 
     def fit(self, known: Known, day: dt.date) -> ScaleForecaster:
         """On all tickers' rows whose labels are known at the close of `day`."""
@@ -139,29 +109,16 @@ class LearnedMethod:
         usual = pl.col("vol_ewma") ** 2
         realised = rows.select(daily_variance_ahead() / usual).to_series().to_numpy()
         target = np.clip(np.log(realised), -MAX_LOG_RATIO, MAX_LOG_RATIO)
-        learner = self.learner.fit(inputs, target)
+        learner = self.learn(inputs, target)
         factor = retransformation(realised, learner.predict(inputs))
         return ScaleForecaster(LearnedScale(learner, factor))
 
 
 LINEAR = LearnedMethod(
-    "linear", "linear regression of the log variance, empirical quantiles", LinearLearner
+    "linear",
+    "linear regression of the log variance, empirical quantiles",
+    lambda inputs, target: LinearLearner.fit(inputs, target, RIDGE_PENALTY),
 )
 RANDOM_FOREST = LearnedMethod(
-    "forest", "random forest of the log variance, empirical quantiles", ForestLearner
+    "forest", "random forest of the log variance, empirical quantiles", ForestLearner.fit
 )
-
-
-def _standardised(
-    inputs: pl.DataFrame, centres: Sequence[float], scales: Sequence[float]
-) -> list[NDArray[np.float64]]:
-    """Each input's column in standard deviations from its mean; zero where missing."""
-    return [
-        ((column - centre) / scale).fill_null(0.0).to_numpy()
-        for column, centre, scale in zip(inputs, centres, scales, strict=True)
-    ]
-
-
-def _number(value: object) -> float:
-    """A column's statistic; zero where the column has no values."""
-    return float(value) if isinstance(value, float) else 0.0
