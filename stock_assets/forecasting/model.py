@@ -51,7 +51,7 @@ PARAMETERS: dict[str, Any] = {
 }
 """CatBoost's settings: small trees and strong shrinkage, for a signal this faint."""
 
-RIDGE_PENALTY = 1.0
+RIDGE_PENALTY = 100.0
 """Of standardised inputs: it only keeps those that say the same from cancelling out."""
 
 CODE_VERSION = 2

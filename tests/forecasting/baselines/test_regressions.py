@@ -31,7 +31,7 @@ def target(inputs: pl.DataFrame) -> np.ndarray:
 
 
 def test_the_linear_regression_is_ridge_in_closed_form(inputs, target) -> None:
-    learned = LinearLearner.fit(inputs, target)
+    learned = LinearLearner.fit(inputs, target, RIDGE_PENALTY)
     columns = []
     for name in inputs.columns:
         values = inputs[name].to_numpy().astype(float)
