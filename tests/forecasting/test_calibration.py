@@ -12,6 +12,7 @@ from polars.testing import assert_frame_equal
 
 from stock_assets.calendars import WEEKDAYS, get_calendar
 from stock_assets.forecasting.calibration import (
+    MAX_RESIDUAL,
     _weighted_quantiles,
     distributions,
     residual_pools,
@@ -62,7 +63,7 @@ def test_equal_weights_give_numpys_quantiles(cells, sigmas, labelled, count) -> 
         expected, factor = GAUSSIAN, 1.0
         if len(pool) >= MIN_RESIDUALS:
             expected = np.quantile(pool, QUANTILES) - np.median(pool)
-            factor = float(np.mean(pool**2))
+            factor = float(np.mean(np.clip(pool, -MAX_RESIDUAL, MAX_RESIDUAL) ** 2))
         gaussian += len(pool) < MIN_RESIDUALS
         assert [row[name] for name in QUANTILE_NAMES] == pytest.approx(expected, abs=1e-12)
         assert row["variance_factor"] == pytest.approx(factor, rel=1e-12)
@@ -74,7 +75,8 @@ def test_weights_halve_with_age(cells, sigmas, labelled) -> None:
     for row in found.tail(200).sample(40, seed=2).iter_rows(named=True):
         pool, age = pool_of(labelled, sigmas, row["day"], 3, 400)
         weights = 2.0 ** (-age / 90)
-        factor = np.average(pool**2, weights=weights)
+        clipped = np.clip(pool, -MAX_RESIDUAL, MAX_RESIDUAL)
+        factor = np.average(clipped**2, weights=weights)
         assert row["variance_factor"] == pytest.approx(factor, rel=1e-12)
         # So much of the weight lies below each quantile.
         median = np.quantile(pool, 0.5, weights=weights, method="inverted_cdf")
@@ -129,6 +131,18 @@ def test_the_order_of_rows_does_not_matter(cells, sigmas, labelled, half_life) -
         residual_pools(mixed(cells), mixed(flat), mixed(tied), HORIZONS, **options),
         check_exact=True,
     )
+
+
+def test_a_share_of_the_median_may_be_kept(cells, sigmas, labelled) -> None:
+    day = cells["day"].max()
+    pool, _ = pool_of(labelled, sigmas, day, 5, 300)
+    last = cells.filter(pl.col("day") == day)
+    kept, plain = (
+        residual_pools(last, sigmas, labelled, [5], sessions=300, median_kept=share)
+        for share in (0.5, 0.0)
+    )
+    shift = [kept[name].item() - plain[name].item() for name in QUANTILE_NAMES]
+    assert shift == pytest.approx([np.median(pool) / 2] * 7, abs=1e-12)
 
 
 def test_exchanges_do_not_mix(cells, sigmas, labelled) -> None:

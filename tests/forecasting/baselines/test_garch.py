@@ -8,16 +8,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from stock_assets.calendars import WEEKDAYS, get_calendar
+from stock_assets.forecasting.baseline import LOOKBACK_SESSIONS, lookback_start
 from stock_assets.forecasting.baselines.garch import (
     FILTER_SESSIONS,
+    RESIDUAL_SESSIONS,
     Garch,
     GarchScale,
     Parameters,
     filtered,
 )
 from stock_assets.forecasting.forecaster import Known
+from stock_assets.forecasting.labels import labels
+from stock_assets.forecasting.quantiles import GAUSSIAN
 from stock_assets.forecasting.volatility import MIN_VOLATILITY
 
 TRUE = Parameters(omega=4e-6, alpha=0.1, beta=0.88, start=2e-4)
@@ -120,6 +125,30 @@ def test_a_missing_return_counts_as_expected_and_a_long_halt_is_forgotten() -> N
     found = scale.sigmas(halted, [1])["sigma"].to_list()[-1]
     own = TRUE.omega + TRUE.alpha * returns[599] ** 2 + TRUE.beta * TRUE.start
     assert found**2 == pytest.approx(own, rel=1e-12)
+
+
+def test_filter_and_residuals_look_back_as_far_as_the_baseline_and_no_further() -> None:
+    features = pl.concat([features_of(simulate(1100, seed), f"T{seed}") for seed in range(3)])
+    close = pl.col("ret_1d").cum_sum().exp().over("ticker").alias("close")
+    bars = features.with_columns(close).with_columns(
+        open="close",
+        high=pl.col("close") * 1.01,
+        low=pl.col("close") * 0.99,
+        realised_variance=pl.lit(None, pl.Float64),
+    )
+    day = features["day"].max()
+    recent = pl.col("day") >= lookback_start([WEEKDAYS], day)
+    forecaster = Garch().fit(Known(features, labels(bars)), day)
+    assert len(forecaster.scale.parameters) == 3
+    cells = features.filter(pl.col("day") == day)
+    together, cut = (
+        forecaster.forecast(cells, Known(features.filter(some), labels(bars.filter(some))), [1, 5])
+        for some in (pl.lit(True), recent)
+    )
+    assert_frame_equal(together, cut, check_exact=True)
+    # Few residuals decide a quantile: the oldest one's filter must be whole all the same.
+    assert RESIDUAL_SESSIONS + FILTER_SESSIONS <= LOOKBACK_SESSIONS
+    assert together["return_q05"].to_list() != (together["sigma"] * GAUSSIAN[0]).to_list()
 
 
 def test_a_stuck_price_never_gets_a_zero_sigma(known, sessions) -> None:

@@ -7,10 +7,12 @@ import polars as pl
 import pytest
 
 from stock_assets.forecasting.baselines.regressions import (
+    LINEAR,
+    RANDOM_FOREST,
     RIDGE_PENALTY,
     ForestLearner,
-    LinearLearner,
 )
+from stock_assets.forecasting.linear import LinearLearner
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def test_the_linear_regression_is_ridge_in_closed_form(inputs, target) -> None:
     columns = []
     for name in inputs.columns:
         values = inputs[name].to_numpy().astype(float)
-        spread = np.nanstd(values, ddof=1) if np.isfinite(values).sum() else 0.0
+        spread = np.nanstd(values) if np.isfinite(values).sum() else 0.0
         centre = np.nanmean(values) if np.isfinite(values).sum() else 0.0
         columns.append(np.nan_to_num((values - centre) / (spread or 1.0)))
     table = np.column_stack(columns)
@@ -47,9 +49,9 @@ def test_the_linear_regression_is_ridge_in_closed_form(inputs, target) -> None:
     assert np.corrcoef(expected, target)[0, 1] > 0.9
 
 
-@pytest.mark.parametrize("learner", [LinearLearner, ForestLearner])
-def test_a_row_is_predicted_alone_as_among_others(learner, inputs, target) -> None:
-    learned = learner.fit(inputs, target)
+@pytest.mark.parametrize("method", [LINEAR, RANDOM_FOREST], ids=lambda method: method.name)
+def test_a_row_is_predicted_alone_as_among_others(method, inputs, target) -> None:
+    learned = method.learn(inputs, target)
     together = learned.predict(inputs)
     assert np.unique(together).size > 20
     alone = np.concatenate([learned.predict(inputs[i]) for i in range(0, 900, 45)])
