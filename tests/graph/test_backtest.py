@@ -23,7 +23,11 @@ from .conftest import FIRST, LAST, Market, make_market
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("graph")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("graph"),
+    pytest.mark.timeout(900),
+]
 
 
 @pytest.fixture(scope="module")
