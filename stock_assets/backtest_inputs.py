@@ -51,7 +51,9 @@ def load_history(
         asked = pl.col("day").is_between(first, last) & pl.col("ticker").is_in(list(tickers))
         _refuse_too_little(settings, bars.filter(asked), features.filter(asked), first, last)
         shares = _drift_shares(connection, settings, features, first, last) if drift else {}
-        return History(features, bars, shares, latest_before(connection, "models", first))
+        models = latest_before(connection, "models", first)
+        orders = rows(connection, "orders", None, dt.date.max)
+        return History(features, bars, shares, models, orders)
 
 
 def newest_day(settings: Settings) -> dt.date:

@@ -54,6 +54,8 @@ class History:
     """Share of drifted pairs of the universe, of each day that has one."""
     models: pl.DataFrame
     """Each ticker's latest row of `Models` before the first day: what was in force then."""
+    orders: pl.DataFrame | None = None
+    """All rows of `Orders`: what people had put in force is history too."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,15 @@ def replay_product(  # noqa: PLR0913
     cells = cells_of(settings, tickers, first, last)
     # Year by year, which decides the same as all at once, so that there is something to say.
     for (year,), part in cells.group_by(pl.col("day").dt.year(), maintain_order=True):
-        found = decide(part, known, history.drift_shares, training_data, registry, settings)
+        found = decide(
+            part,
+            known,
+            history.drift_shares,
+            training_data,
+            registry,
+            settings,
+            orders=history.orders,
+        )
         decided.append(found.rows)
         known = pl.concat([known, found.rows]).filter(
             pl.col("day") == pl.col("day").max().over("ticker")
@@ -164,6 +174,7 @@ def replay_product(  # noqa: PLR0913
         registry.load,
         settings.forecast.horizons,
         LakeVersions(0, 0, None),
+        orders=history.orders,
     )
     return Replay(forecasts, decisions)
 

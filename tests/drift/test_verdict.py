@@ -6,7 +6,7 @@ import datetime as dt
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stock_assets.drift.verdict import drifted_shares, universe_verdict
@@ -92,6 +92,7 @@ def test_a_day_without_measured_pairs_has_no_verdict():
     assert universe_verdict(measured({}), MARKET) == []
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.tuples(st.sampled_from("ABCDE"), st.sampled_from(["ret_1d", "gap_1d", "range_1d"])),
@@ -122,6 +123,7 @@ PAIRS = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(PAIRS, max_size=4))
 def test_shares_of_many_days_are_those_of_the_verdicts(days):
     drift = pl.concat(

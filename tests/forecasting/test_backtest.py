@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import datetime as dt
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from stock_assets.forecasting import gate
 from stock_assets.forecasting.backtest import (
     History,
     ReplayRegistry,
@@ -18,10 +20,9 @@ from stock_assets.forecasting.backtest import (
 from stock_assets.forecasting.baseline import baseline_forecasts
 from stock_assets.forecasting.protocol import FORECAST_COLUMNS
 from stock_assets.forecasting.registry import Registry
-from stock_assets.lake.schemas import Models
+from stock_assets.lake.schemas import Models, Orders
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from stock_assets.settings import Settings
 
 EVERYONE = list("ABCDEF")
+
+
+@pytest.fixture(autouse=True)
+def _a_mean_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six tickers and a fifth of a year seldom prove a model; here a smaller mean loss does."""
+    monkeypatch.setattr(gate, "LEVEL", 0.5)
 
 
 @dataclass
@@ -134,3 +141,33 @@ def test_some_tickers_are_forecast_as_among_all(
 def test_a_replay_moves_no_alias(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="must not move"):
         ReplayRegistry(Registry(tmp_path)).set_alias("champion", "any")
+
+
+def test_what_people_ordered_is_part_of_the_history(
+    bars: pl.DataFrame,
+    features: pl.DataFrame,
+    sessions: list[dt.date],
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    first, last = sessions[300], sessions[385]
+    ordered = sessions[380]
+    orders = pl.DataFrame(
+        {
+            "day": [ordered],
+            "ordered_at": [dt.datetime(2024, 7, 1, tzinfo=dt.UTC)],
+            "ordered_by": ["a person"],
+            "why": ["a test"],
+            "action": ["promote"],
+            "model": ["baseline"],
+            "trained_day": [None],
+            "model_version": [None],
+        },
+        schema=Orders.create_empty().schema,
+    )
+    history = replace(history_of(features, bars), orders=orders)
+    registry = ReplayRegistry(Registry(tmp_path))
+    made = replay_product(history, settings, EVERYONE, first, last, registry=registry, say=quiet)
+    assert set(made.decisions.filter(pl.col("day") == ordered)["decision"]) == {"ordered"}
+    assert set(made.forecasts.filter(pl.col("day") >= ordered)["model"]) == {"baseline"}
+    assert set(made.forecasts.filter(pl.col("day") < ordered)["model"]) != {"baseline"}

@@ -23,7 +23,11 @@ from .conftest import FIRST, LAST, Market, make_market
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("graph")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("graph"),
+    pytest.mark.timeout(900),
+]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +111,7 @@ def test_a_backtest_begins_long_before_the_first_partition(lived: Market, tmp_pa
     first = dt.date(2025, 3, 3)
     found = replayed(lived, first, LAST, tmp_path)
     assert found.forecasts["day"].min() == first
-    assert {"trained", "carried"} & set(found.decisions["decision"])
+    assert found.decisions["challenger"].n_unique() > 2
     with connect(Lake(lived.settings.lake_dir)) as connection:
         ((bars,),) = connection.sql(
             f"select count(*) from bars where day between '{first}' and '{LAST}'"
