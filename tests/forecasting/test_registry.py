@@ -425,7 +425,7 @@ def test_a_run_shows_all_of_a_training(
         record("shown"), measures={"skill": 1.5, "baseline_t": 2.5}, lake_versions={"bars": 4}
     )
     registry = Registry(folder)
-    found = registry.register(model, told, report=shown, parameters={"window": 250})
+    found = registry.register(model, told, report=lambda: shown, parameters={"window": 250})
     client = MlflowClient(registry.uri, registry.uri)
     version = client.get_model_version(MODEL_NAME, str(found.version))
     run = client.get_run(version.run_id)
