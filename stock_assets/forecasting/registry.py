@@ -162,11 +162,11 @@ class Registry:
         found = self.find(name)
         if found is not None:
             return found
-        known = _aliases(self.folder) if (self.folder / "mlflow.db").exists() else {}
-        number = int(name) if name.isdecimal() else known.get(name)
-        for place in _places(self.folder) if number is not None else ():
-            if place.version == number:
-                return Registered(place.version, _record(place))
+        if (self.folder / "mlflow.db").exists():
+            number = int(name) if name.isdecimal() else _aliases(self.folder).get(name)
+            for place in _places(self.folder):
+                if place.version == number:
+                    return Registered(place.version, _record(place))
         message = (
             f"there is no model {name!r} in {self.folder}; name one by id, version or alias as "
             "`stock-assets model list` shows them"

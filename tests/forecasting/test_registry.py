@@ -84,6 +84,10 @@ def test_a_registry_that_was_never_made_holds_nothing_and_makes_nothing(tmp_path
     registry = Registry(tmp_path / "none")
     assert registry.find("x") is None
     assert registry.alias("champion") is None
+    assert registry.versions() == []
+    for name in ("1", "champion", "x"):
+        with pytest.raises(ModelError, match=f"no model '{name}'"):
+            registry.resolve(name)
     assert not (tmp_path / "none").exists()
 
 
