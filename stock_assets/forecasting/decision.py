@@ -427,7 +427,6 @@ class _Trainer:
             forecasts[IN_FORCE] = self.registry.load(state.model).forecast(later, known)
         soundings = sound(forecasts[CHALLENGER], forecasts[BASELINE_LOSS], later)
         verdict = judge(pinball_losses(forecasts, later), soundings)
-        shown = report(importance(model), model_inputs(later.tail(5)), forecasts[CHALLENGER], later)
         record = TrainingRecord(
             model_id=model_id,
             day=day,
@@ -447,7 +446,9 @@ class _Trainer:
         return self.registry.register(
             model,
             record,
-            report=shown,
+            report=lambda: report(
+                importance(model), model_inputs(later.tail(5)), forecasts[CHALLENGER], later
+            ),
             parameters={"window": self.settings.forecast.window, "gate_rules": RULES},
             metrics=seconds,
         )

@@ -37,7 +37,7 @@ from stock_assets.forecasting.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from mlflow import MlflowClient
 
@@ -162,11 +162,11 @@ class Registry:
         found = self.find(name)
         if found is not None:
             return found
-        known = _aliases(self.folder) if (self.folder / "mlflow.db").exists() else {}
-        number = int(name) if name.isdecimal() else known.get(name)
-        for place in _places(self.folder) if number is not None else ():
-            if place.version == number:
-                return Registered(place.version, _record(place))
+        if (self.folder / "mlflow.db").exists():
+            number = int(name) if name.isdecimal() else _aliases(self.folder).get(name)
+            for place in _places(self.folder):
+                if place.version == number:
+                    return Registered(place.version, _record(place))
         message = (
             f"there is no model {name!r} in {self.folder}; name one by id, version or alias as "
             "`stock-assets model list` shows them"
@@ -198,13 +198,14 @@ class Registry:
         model: VolatilityModel,
         record: TrainingRecord,
         *,
-        report: TrainingReport | None = None,
+        report: Callable[[], TrainingReport] | None = None,
         parameters: Mapping[str, object] | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> Registered:
         """Log and register `model`; the one already called `record.model_id` wins if there is one.
 
-        `parameters` and `metrics` are logged beside the record's own.
+        `parameters` and `metrics` are logged beside the record's own; `report` is asked for what
+        else is shown, once it is needed: drawing costs.
 
         The version and its name are one transaction and come last: a registration that was killed
         leaves at most files that nothing refers to. One registration at a time per folder.
@@ -421,7 +422,7 @@ def _register(  # noqa: PLR0913
     model: VolatilityModel,
     record: TrainingRecord,
     *,
-    report: TrainingReport | None,
+    report: Callable[[], TrainingReport] | None,
     parameters: Mapping[str, object],
     metrics: Mapping[str, float],
 ) -> int:
@@ -461,11 +462,12 @@ def _register(  # noqa: PLR0913
     )
     # Artifacts are local by design, so the files are written where MLflow looks for them.
     files = _files(folder, run.info.run_id)
-    _save(model, files, None if report is None else report.example)
+    shown = None if report is None else report()
+    _save(model, files, None if shown is None else shown.example)
     (files / _RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
-    if report is not None:
-        report.importance.write_csv(files.parent / _IMPORTANCE_FILE)
-        for name, picture in report.pictures.items():
+    if shown is not None:
+        shown.importance.write_csv(files.parent / _IMPORTANCE_FILE)
+        for name, picture in shown.pictures.items():
             (files.parent / name).write_bytes(picture)
     hashes = {name: _hash((files / name).read_bytes()) for name in _CONTENT}
     client.set_terminated(run.info.run_id)

@@ -15,7 +15,7 @@ from stock_assets.automation.jobs import build_jobs
 from stock_assets.automation.retraining import build_training_due_sensor
 from stock_assets.automation.schedules import after_close, build_schedules
 from stock_assets.calendars import get_calendar
-from stock_assets.lake.schemas import Forecasts
+from stock_assets.lake.schemas import Forecasts, Models, Orders
 from stock_assets.lake.store import Lake
 from stock_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, Grid
 from stock_assets.settings import Settings, load_settings
@@ -185,3 +185,37 @@ def test_the_first_forecasts_ask_for_a_training_of_their_day(
     assert asked.tags["stock_assets/why"] == "no model in force"
     assert asked.tags[RANGE_START_TAG] == "2026-06-04|AAA"
     assert asked.tags[RANGE_END_TAG] == "2026-06-04|USA"
+
+
+def test_an_order_asks_for_model_of_the_day_that_it_counts_from_once(
+    settings: Settings, grid: Grid
+) -> None:
+    sensor = build_training_due_sensor(settings, grid, build_jobs())
+    lake, day, following = Lake(settings.lake_dir), dt.date(2026, 6, 4), dt.date(2026, 6, 5)
+    kept = {
+        "day": day, "ticker": "AAA", "model": "baseline", "decision": "baseline", "reason": "-",
+        "attempted_day": day,
+    }  # fmt: skip
+    types = Models.create_empty().schema
+    lake.write("models", pl.DataFrame([kept], schema=types), Slice(day, day, ("AAA",)))
+    hold(settings, day, "AAA")
+    order = {
+        "day": following, "ordered_at": dt.datetime(2026, 6, 4, 20, tzinfo=dt.UTC),
+        "ordered_by": "ann", "why": "because", "action": "promote", "model": "baseline",
+    }  # fmt: skip
+    lake.append("orders", pl.DataFrame([order], schema=Orders.create_empty().schema))
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def ask() -> dg.RunRequest | dg.SkipReason:
+            return sensor(dg.build_sensor_context(instance=instance))
+
+        assert isinstance(ask(), dg.SkipReason)  # it does not count yet
+        hold(settings, following, "AAA")
+        asked = ask()
+        assert isinstance(asked, dg.RunRequest)
+        assert asked.tags["stock_assets/why"] == "baseline was ordered from 2026-06-05 on"
+        assert asked.run_key == ask().run_key  # so that Dagster runs it once
+        obeyed = kept | {"day": following, "decision": "ordered", "attempted_day": following}
+        area = Slice(following, following, ("AAA",))
+        lake.write("models", pl.DataFrame([obeyed], schema=types), area)
+        assert isinstance(ask(), dg.SkipReason)

@@ -84,6 +84,10 @@ def test_a_registry_that_was_never_made_holds_nothing_and_makes_nothing(tmp_path
     registry = Registry(tmp_path / "none")
     assert registry.find("x") is None
     assert registry.alias("champion") is None
+    assert registry.versions() == []
+    for name in ("1", "champion", "x"):
+        with pytest.raises(ModelError, match=f"no model '{name}'"):
+            registry.resolve(name)
     assert not (tmp_path / "none").exists()
 
 
@@ -425,7 +429,7 @@ def test_a_run_shows_all_of_a_training(
         record("shown"), measures={"skill": 1.5, "baseline_t": 2.5}, lake_versions={"bars": 4}
     )
     registry = Registry(folder)
-    found = registry.register(model, told, report=shown, parameters={"window": 250})
+    found = registry.register(model, told, report=lambda: shown, parameters={"window": 250})
     client = MlflowClient(registry.uri, registry.uri)
     version = client.get_model_version(MODEL_NAME, str(found.version))
     run = client.get_run(version.run_id)
