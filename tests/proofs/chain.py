@@ -189,7 +189,6 @@ INSIDE = {
     "split": (decision, "split"),
     "labels of a forecast": (forecasts, "labels"),
     "fit": (decision, "fit"),
-    "calibrate": (decision, "calibrate"),
     "judge": (decision, "pinball_losses"),
 }
 """Where inside the product a proof looks, or plants a leak that no link of `Links` can show."""
@@ -211,8 +210,8 @@ class Trained:
 
     fitted: pl.DataFrame
     """day, ticker, label_end of the rows the trees were fitted on."""
-    calibrated: pl.DataFrame
-    """The same of the rows that the challenger was calibrated on before it was judged."""
+    calibration_first: dt.date
+    """First day whose residuals may calibrate it."""
     judged: dict[str, pl.DataFrame]
     """Forecasts of the validation days by who made them: challenger, baseline, in_force."""
     validation: pl.DataFrame
@@ -233,14 +232,14 @@ def train(
 
     def watch(name: str, function: Callable[..., Any], argument: int) -> Callable[..., Any]:
         def watched(*arguments: Any) -> Any:
-            frame = arguments[argument]
-            seen.setdefault(name, (arguments[0], frame.select("day", "ticker", "label_end")))
+            frame = arguments[argument].select("day", "ticker", "label_end")
+            seen.setdefault(name, (arguments[1 - argument], frame))
             return function(*arguments)
 
         return watched
 
     # The position of the frame whose rows are looked at.
-    arguments = {"fit": 0, "calibrate": 1, "judge": 1}
+    arguments = {"fit": 0, "judge": 1}
     with contextlib.ExitStack() as stack:
         for name, number in arguments.items():
             watched = watch(name, honest(name), number)
@@ -252,5 +251,5 @@ def train(
             MemoryRegistry(),
             settings or settings_for(bars["ticker"].unique().sort()),
         )
-    judged, validation = seen["judge"]
-    return Trained(seen["fit"][1], seen["calibrate"][1], judged, validation, rows)
+    (calibration_first, fitted), (judged, validation) = seen["fit"], seen["judge"]
+    return Trained(fitted, calibration_first, judged, validation, rows)
