@@ -7,7 +7,7 @@ plant a leak is a link of `Links`, or a place of `INSIDE`.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -56,12 +56,20 @@ def in_force(
     """Rows of `models`: what is decided of each cell, from nothing on.
 
     All of `features` and `bars` is offered, later days too: not looking is the product's part.
+    Every challenger is put in force, for a proof needs models that serve; what the gate thought of
+    it is in the row, and compared with it.
     """
 
     def everything(first: dt.date, _: dt.date) -> Frames:
         return features.filter(pl.col("day") >= first), bars.filter(pl.col("day") >= first)
 
-    return decide(cells, Models.create_empty(), {}, everything, registry, settings).rows
+    judge = decision.judge
+
+    def lenient(*arguments: Any, **named: Any) -> Any:
+        return replace(judge(*arguments, **named), accepted=True)
+
+    with mock.patch.object(decision, "judge", lenient):
+        return decide(cells, Models.create_empty(), {}, everything, registry, settings).rows
 
 
 def forecast(
@@ -181,7 +189,6 @@ INSIDE = {
     "split": (decision, "split"),
     "labels of a forecast": (forecasts, "labels"),
     "fit": (decision, "fit"),
-    "calibrate": (decision, "calibrate"),
     "judge": (decision, "pinball_losses"),
 }
 """Where inside the product a proof looks, or plants a leak that no link of `Links` can show."""
@@ -203,8 +210,8 @@ class Trained:
 
     fitted: pl.DataFrame
     """day, ticker, label_end of the rows the trees were fitted on."""
-    calibrated: pl.DataFrame
-    """The same of the rows that the challenger was calibrated on before it was judged."""
+    calibration_first: dt.date
+    """First day whose residuals may calibrate it."""
     judged: dict[str, pl.DataFrame]
     """Forecasts of the validation days by who made them: challenger, baseline, in_force."""
     validation: pl.DataFrame
@@ -225,14 +232,14 @@ def train(
 
     def watch(name: str, function: Callable[..., Any], argument: int) -> Callable[..., Any]:
         def watched(*arguments: Any) -> Any:
-            frame = arguments[argument]
-            seen.setdefault(name, (arguments[0], frame.select("day", "ticker", "label_end")))
+            frame = arguments[argument].select("day", "ticker", "label_end")
+            seen.setdefault(name, (arguments[1 - argument], frame))
             return function(*arguments)
 
         return watched
 
     # The position of the frame whose rows are looked at.
-    arguments = {"fit": 0, "calibrate": 1, "judge": 1}
+    arguments = {"fit": 0, "judge": 1}
     with contextlib.ExitStack() as stack:
         for name, number in arguments.items():
             watched = watch(name, honest(name), number)
@@ -244,5 +251,5 @@ def train(
             MemoryRegistry(),
             settings or settings_for(bars["ticker"].unique().sort()),
         )
-    judged, validation = seen["judge"]
-    return Trained(seen["fit"][1], seen["calibrate"][1], judged, validation, rows)
+    (calibration_first, fitted), (judged, validation) = seen["fit"], seen["judge"]
+    return Trained(fitted, calibration_first, judged, validation, rows)
