@@ -7,6 +7,8 @@ done with too few residuals, or none, is decided here for all of them.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MEDIAN = QUANTILES.index(0.5)
+_LEVELS = np.array(QUANTILES)
 
 MAX_RESIDUAL = 10.0
 """Sigmas that a residual counts as at most in the variance factor."""
@@ -39,6 +42,7 @@ def residual_pools(  # noqa: PLR0913  # three frames, and what makes a pool
     sessions: int,
     half_life: float | None = None,
     median_kept: float = 0.0,
+    min_for_factor: int = MIN_RESIDUALS,
 ) -> pl.DataFrame:
     """Variance factor and quantiles of y_h / sigma_h for each (exchange, day) of `cells`.
 
@@ -52,14 +56,14 @@ def residual_pools(  # noqa: PLR0913  # three frames, and what makes a pool
     average; a residual beyond 10 sigmas counts as 10 there, as it is a unit error more likely than
     a return. The quantiles are in sigmas as they came (before the factor), rising, around
     `median_kept` (0 to 1) times the pool's own median. Where the pool is worth fewer than 500 equal
-    residuals (Kish's count) they are a standard normal's, and the factor is 1; it is 1 too where no
-    price moved at all.
+    residuals (Kish's count) they are a normal's, whose variance is the factor; that is 1 below
+    `min_for_factor` such residuals, and where no price moved at all.
 
     A day's answer depends on its own pool only, to the last bit: not on the order of rows, on
     what else is asked, nor on rows outside the pool. With equal weights the quantiles are
     numpy's default ones (Hyndman and Fan's type 7); weights generalise its positions.
     """
-    levels = np.array(QUANTILES)
+    window = _Window(sessions, half_life, median_kept, min_for_factor)
     rows: list[tuple[object, ...]] = []
     asked = cells.select("exchange", "day").unique().sort("exchange", "day")
     for key, days in asked.group_by("exchange", maintain_order=True):
@@ -75,7 +79,7 @@ def residual_pools(  # noqa: PLR0913  # three frames, and what makes a pool
                 near = pl.col("day").is_between(oldest.item(), batch[-1].item())
                 pool = _Residuals(standardised.filter(near), sessions_of)
                 for day in batch:
-                    factor, quantiles = pool.of(day, levels, sessions, half_life, median_kept)
+                    factor, quantiles = pool.of(day, window)
                     rows.append((exchange, day.item(), horizon, factor, *quantiles))
     schema = {"exchange": pl.String, "day": pl.Date, "horizon": pl.Int32}
     numbers = dict.fromkeys(["variance_factor", *QUANTILE_NAMES], pl.Float64)
@@ -127,6 +131,16 @@ def _oldest(sessions: NDArray[np.datetime64], day: np.datetime64, count: int) ->
     return sessions[max(0, int(np.searchsorted(sessions, day)) - count)]  # type: ignore[no-any-return]
 
 
+@dataclass(frozen=True)
+class _Window:
+    """What makes a pool: see `residual_pools`."""
+
+    sessions: int
+    half_life: float | None
+    median_kept: float
+    min_for_factor: int
+
+
 class _Residuals:
     """The residuals of one exchange and horizon, sorted once for all days that are asked."""
 
@@ -151,31 +165,31 @@ class _Residuals:
     def of(
         self,
         day: np.datetime64,
-        levels: NDArray[np.float64],
-        sessions: int,
-        half_life: float | None,
-        median_kept: float,
+        window: _Window,
     ) -> tuple[float, tuple[float, ...]]:
         """Variance factor and quantiles of the pool of `day`."""
         place = int(np.searchsorted(self._sessions, day))
-        start = int(np.searchsorted(self._days, _oldest(self._sessions, day, sessions)))
+        start = int(np.searchsorted(self._days, _oldest(self._sessions, day, window.sessions)))
         stop = int(np.searchsorted(self._ends, day, side="right"))
         if stop <= start:
             return 1.0, GAUSSIAN
         weights = np.ones(stop - start)
-        if half_life is not None:
-            weights = 0.5 ** ((place - self._places[start:stop]) / half_life)
+        if window.half_life is not None:
+            weights = 0.5 ** ((place - self._places[start:stop]) / window.half_life)
         counts = self._count[start:stop]
         total = float(np.sum(counts * weights))
-        if total**2 < MIN_RESIDUALS * float(np.sum(counts * weights**2)):
+        worth = total**2 / float(np.sum(counts * weights**2))
+        if worth < window.min_for_factor:
             return 1.0, GAUSSIAN
-        factor = float(np.sum(self._squares[start:stop] * weights)) / total
+        factor = float(np.sum(self._squares[start:stop] * weights)) / total or 1.0
+        if worth < MIN_RESIDUALS:
+            return factor, tuple(math.sqrt(factor) * quantile for quantile in GAUSSIAN)
         inside = np.flatnonzero((self._numbers >= start) & (self._numbers < stop))
         found = _weighted_quantiles(
-            self._values[inside], weights[self._numbers[inside] - start], levels
+            self._values[inside], weights[self._numbers[inside] - start], _LEVELS
         )
-        around = np.maximum.accumulate(found - (1 - median_kept) * found[_MEDIAN])
-        return factor if factor > 0 else 1.0, tuple(around.tolist())
+        around = np.maximum.accumulate(found - (1 - window.median_kept) * found[_MEDIAN])
+        return factor, tuple(around.tolist())
 
 
 def _weighted_quantiles(

@@ -66,6 +66,9 @@ ONE_SESSION_WEIGHTS: dict[int, float] = {1: 1.0, 2: 0.6, 3: 0.45, 4: 0.35, 5: 0.
 CALIBRATION_SESSIONS, CALIBRATION_HALF_LIFE = 500, 250.0
 """Sessions before a day whose residuals give its quantiles; the age at which one weighs half."""
 
+MIN_FOR_FACTOR = 50
+"""Residuals from which the forecast variance is corrected: exp(a mean of logs) is too low."""
+
 MEDIAN_KEPT = 0.5
 """Share of the residuals' own median that the forecast keeps: two years say little of the drift."""
 
@@ -208,6 +211,7 @@ class VolatilityModel:
             sessions=CALIBRATION_SESSIONS,
             half_life=CALIBRATION_HALF_LIFE,
             median_kept=MEDIAN_KEPT,
+            min_for_factor=MIN_FOR_FACTOR,
         )
         scale = pl.col("variance_factor").sqrt()
         in_sigmas = pools.with_columns(pl.col(name) / scale for name in QUANTILE_NAMES)
