@@ -91,6 +91,7 @@ def simulate(
             *(pl.col(name).alias(f"raw_{name}") for name in raw),
             pl.lit(WEEKDAYS).alias("exchange"),
             pl.lit("RUB").alias("currency"),
+            pl.lit(None, pl.Float64).alias("realised_variance"),
             pl.lit(1.0).alias("split_factor"),
             pl.lit("1d").alias("interval"),
             pl.lit(1, pl.Int32).alias("candles"),
