@@ -69,7 +69,7 @@ CALIBRATION_SESSIONS, CALIBRATION_HALF_LIFE = 500, 250.0
 MIN_FOR_FACTOR = 50
 """Residuals from which the forecast variance is corrected: exp(a mean of logs) is too low."""
 
-MEDIAN_KEPT = 0.5
+MEDIAN_KEPT = 0.25
 """Share of the residuals' own median that the forecast keeps: two years say little of the drift."""
 
 MAX_LOG_RATIO = 3.0
