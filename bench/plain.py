@@ -32,6 +32,7 @@ from stock_assets.drift.distances import DRIFT_FEATURES, distances
 from stock_assets.drift.verdict import universe_verdict
 from stock_assets.forecasting.baseline import BASELINE, baseline_forecasts, lookback_start
 from stock_assets.forecasting.fan import fan_picture
+from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.forecasts import LakeVersions, make_forecasts
 from stock_assets.forecasting.gate import (
     BASELINE_LOSS,
@@ -42,7 +43,8 @@ from stock_assets.forecasting.gate import (
 )
 from stock_assets.forecasting.in_force import InForce
 from stock_assets.forecasting.labels import labels
-from stock_assets.forecasting.model import VolatilityModel, calibrate, fit, trainable
+from stock_assets.forecasting.leak_alarm import sound
+from stock_assets.forecasting.model import fit, trainable
 from stock_assets.forecasting.registry import Registry, TrainingRecord
 from stock_assets.forecasting.scoring import score
 from stock_assets.forecasting.splitting import split
@@ -254,21 +256,17 @@ def _train(  # noqa: PLR0913, PLR0917
 ) -> InForce:
     sets = split(known, day - dt.timedelta(1))
     assert sets is not None
-    booster = fit(known.filter(sets.training()))
-    fitted = VolatilityModel(booster, calibrate(booster, known.filter(sets.calibration())))
+    fitted = fit(known.filter(sets.training()), sets.calibration_first)
     later = known.filter(sets.validation())
+    past = Known(features.filter(pl.col("day") < day), labelled.filter(pl.col("label_end") < day))
     made = {
-        CHALLENGER: fitted.forecast(later),
-        BASELINE_LOSS: baseline_forecasts(
-            later, features.filter(pl.col("day") < day), labelled.filter(pl.col("label_end") < day)
-        ),
+        CHALLENGER: fitted.forecast(later, past),
+        BASELINE_LOSS: baseline_forecasts(later, past.features, past.labelled),
     }
     if state.model != BASELINE:
-        made[IN_FORCE] = registry.load(state.model).forecast(later)
-    verdict = judge(pinball_losses(made, later))
-    if verdict.accepted:
-        after = known.filter(sets.after_training())
-        fitted = VolatilityModel(booster, calibrate(booster, after))
+        made[IN_FORCE] = registry.load(state.model).forecast(later, past)
+    soundings = sound(made[CHALLENGER], made[BASELINE_LOSS], later)
+    verdict = judge(pinball_losses(made, later), soundings)
     tickers = tuple(known["ticker"].unique().sort())
     record = TrainingRecord(f"plain-{day}", day, tickers, known.height, verdict)
     found = registry.register(fitted, record)
