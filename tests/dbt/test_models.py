@@ -85,6 +85,9 @@ def test_market_has_what_the_models_must_stand(whole) -> None:
     off_calendar = ~pl.col("day").is_in(union_sessions(("XMOS", "XNYS", "weekdays")))
     assert bars.filter(off_calendar).height == 1
     assert features.filter(off_calendar).height == 0
+    realised = bars.filter(pl.col("realised_variance").is_not_null())
+    assert set(realised["interval"]) == {"1d", "1h"}
+    assert set(realised["ticker"]) == {"INTR"}
     late = features.filter(pl.col("ticker") == "LATE")
     assert late["high_dist_252"].null_count() == late.height
     assert set(bars["interval"].unique()) == {"1d", "1h"}
