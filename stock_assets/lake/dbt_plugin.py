@@ -19,7 +19,7 @@ from dbt.adapters.duckdb.plugins import BasePlugin
 from stock_assets.errors import LakeError
 from stock_assets.lake.dbt_request import DbtRequest, read_request
 from stock_assets.lake.schemas import TABLES
-from stock_assets.lake.store import YEAR, Lake, dataset_filter
+from stock_assets.lake.store import YEAR, Lake, dataset, dataset_filter
 
 if TYPE_CHECKING:
     from dbt.adapters.duckdb.utils import SourceConfig, TargetConfig
@@ -80,7 +80,7 @@ class Plugin(BasePlugin):
         if found is None:
             return TABLES["candles"].create_empty().to_arrow()
         self._read["candles_version"] = str(found.version())
-        return found.to_pyarrow_dataset().filter(dataset_filter(request.area))
+        return dataset("candles", found).filter(dataset_filter(request.area))
 
     def _market_bars(self, lake: Lake, request: DbtRequest) -> Any:
         import pyarrow.dataset as pds  # noqa: PLC0415
@@ -97,7 +97,7 @@ class Plugin(BasePlugin):
                 pds.field("day") >= request.lookback_date
             )
         wanted &= pds.field("exchange").isin(list(request.exchanges))
-        return found.to_pyarrow_dataset().to_table(columns=_MARKET_COLUMNS, filter=wanted)
+        return dataset("bars", found).to_table(columns=_MARKET_COLUMNS, filter=wanted)
 
 
 def _slice(request: DbtRequest) -> pl.DataFrame:

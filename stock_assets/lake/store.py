@@ -6,6 +6,9 @@ columns are is in `schemas.py`; querying with SQL is in `views.py`.
 
 Tables are split physically by year (a hidden column), so that a write touches at most the files
 of the years it covers, and files carry day ranges that readers prune by (docs/adr/0003).
+
+A table may be older than a column of its schema: the column reads as nulls, and the next write adds
+it to the table. That is why a column that joins a schema must be nullable.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import pyarrow as pa
+    import pyarrow.dataset as pds
 
     from stock_assets.slices import Slice
 
@@ -92,7 +96,7 @@ class Lake:
         if found is None:
             return schema.create_empty().select(wanted)
         try:
-            frame = _scan(found, area, wanted)
+            frame = _scan(table, found, area, wanted)
         except (DeltaError, OSError) as error:
             raise _failure("read", table, self.uri(table), error) from error
         return frame.sort([key for key in schema.primary_key() if key in wanted])
@@ -142,7 +146,7 @@ class Lake:
         note: dict[str, str],
     ) -> Written:
         found = self.open(table)
-        if found is not None and _holds(found, schema, rows, area):
+        if found is not None and _holds(table, found, schema, rows, area):
             return Written(table, found.version(), rows.height, changed=False)
         arrow = _physical(rows, schema)
         settings: dict[str, Any] = {
@@ -159,6 +163,8 @@ class Lake:
         if found is None:
             self._create(table, arrow, settings, partition_by=[YEAR])
             return Written(table, 0, rows.height, changed=True)
+        if _missing(table, found):
+            settings["schema_mode"] = "merge"
         write_deltalake(found, arrow, mode="overwrite", predicate=predicate(area), **settings)
         return Written(table, found.version(), rows.height, changed=True)
 
@@ -169,6 +175,8 @@ class Lake:
         if found is None:
             self._create(table, rows.to_arrow(), settings, partition_by=None)
             return Written(table, 0, rows.height, changed=True)
+        if _missing(table, found):
+            settings["schema_mode"] = "merge"
         write_deltalake(found, rows.to_arrow(), mode="append", **settings)
         return Written(table, found.version(), rows.height, changed=True)
 
@@ -211,9 +219,33 @@ def dataset_filter(area: Slice) -> Any:
     return expression & pds.field("ticker").isin(list(area.tickers))
 
 
-def _scan(found: DeltaTable, area: Slice | None, columns: list[str]) -> pl.DataFrame:
+def dataset(table: str, found: DeltaTable) -> pds.Dataset:
+    """The table's rows with all columns of its schema: nulls in those it is too old to have.
+
+    Raises `LakeError` where such a column must not be null.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+
+    missing = _missing(table, found)
+    if not missing:
+        return found.to_pyarrow_dataset()
+    required = [name for name in missing if not ALL_TABLES[table].columns()[name].nullable]
+    if required:
+        message = f"table {table}: {found.table_uri} lacks the column(s) {required}, which no row "
+        raise LakeError(message + "is without; move it away and make it anew")
+    added = ALL_TABLES[table].create_empty().select(missing).to_arrow().schema
+    return found.to_pyarrow_dataset(schema=pa.schema([*pa.schema(found.schema()), *added]))
+
+
+def _missing(table: str, found: DeltaTable) -> list[str]:
+    """Columns of the schema that the table lacks: it was last written before they were added."""
+    present = {field.name for field in found.schema().fields}
+    return [name for name in ALL_TABLES[table].column_names() if name not in present]
+
+
+def _scan(table: str, found: DeltaTable, area: Slice | None, columns: list[str]) -> pl.DataFrame:
     wanted = dataset_filter(area) if area else None
-    frame = pl.from_arrow(found.to_pyarrow_dataset().to_table(columns=columns, filter=wanted))
+    frame = pl.from_arrow(dataset(table, found).to_table(columns=columns, filter=wanted))
     assert isinstance(frame, pl.DataFrame)
     return frame
 
@@ -242,14 +274,15 @@ def _refuse_rows_outside(table: str, rows: pl.DataFrame, area: Slice) -> None:
         raise LakeError(message)
 
 
-def _holds(found: DeltaTable, schema: type[dy.Schema], rows: pl.DataFrame, area: Slice) -> bool:
+def _holds(
+    table: str, found: DeltaTable, schema: type[dy.Schema], rows: pl.DataFrame, area: Slice
+) -> bool:
     """Whether the table already says exactly this for the slice (lineage aside)."""
     lineage = set(lineage_columns(schema))
     columns = [name for name in schema.column_names() if name not in lineage]
-    present = {field.name for field in found.schema().fields}
-    if not present.issuperset(schema.column_names()):
+    if _missing(table, found):
         return False
-    stored = _scan(found, area, columns)
+    stored = _scan(table, found, area, columns)
     if stored.height != rows.height:
         return False
     return stored.sort(schema.primary_key()).equals(rows.select(columns), null_equal=True)

@@ -16,6 +16,7 @@ import duckdb
 import polars as pl
 
 from stock_assets.lake.schemas import ALL_TABLES
+from stock_assets.lake.store import dataset
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -44,7 +45,7 @@ def register_views(
             connection.register(backing, schema.create_empty().to_arrow())
         else:
             versions[name] = found.version()
-            connection.register(backing, found.to_pyarrow_dataset())
+            connection.register(backing, dataset(name, found))
         # By name: the physical year stays hidden.
         columns = ", ".join(f'"{column}"' for column in schema.column_names())
         connection.execute(f"create or replace view {name} as select {columns} from {backing}")  # noqa: S608

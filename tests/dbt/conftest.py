@@ -192,7 +192,7 @@ def _candles() -> pl.DataFrame:
 
 def _of_day(
     ticker: str, day: dt.date, price: float, index: int, rng: np.random.Generator
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     midnight = dt.datetime.combine(day, dt.time())
     common = {"day": day, "ticker": ticker}
     if ticker == "GOLD" or (ticker == "STUK" and index > 300):
@@ -200,7 +200,7 @@ def _of_day(
         volume = None if ticker == "GOLD" else 500.0
         return [{**common, "interval": "1d", "start": midnight, **flat, "volume": volume}]
     intraday = ticker == "INTR" and index % 9 != 0
-    rows = []
+    rows: list[dict[str, Any]] = []
     for hour in range(4 if intraday else 1):
         path = price * np.exp(0.006 * rng.normal(size=4))
         volume = float(rng.integers(0, 4)) * 125.5 if rng.random() < 0.1 else rng.uniform(1e3, 1e6)
@@ -217,8 +217,22 @@ def _of_day(
                 "volume": None if missing else volume,
             }
         )
-    if intraday and index % 5 == 0:
-        # The same day at a finer interval too: must not count.
-        extra = rows[0]
-        rows.append({**extra, "interval": "5m", "close": extra["low"]})
+    if ticker == "INTR" and index % 5 == 0:
+        # The same day at finer intervals too: must count for nothing but the realised variance,
+        # where nine candles are too few and minutes are too short.
+        for minutes, candles in ((5, 9 if index % 2 else 12), (1, 20)):
+            rows += _finer(rows[0], minutes, candles)
     return rows
+
+
+def _finer(coarse: dict[str, Any], minutes: int, candles: int) -> list[dict[str, Any]]:
+    """Candles of so many minutes that swing between the low and the high of a coarser one."""
+    return [
+        {
+            **coarse,
+            "interval": f"{minutes}m",
+            "start": coarse["start"] + dt.timedelta(minutes=minutes * number),
+            "close": coarse["low" if number % 2 else "high"],
+        }
+        for number in range(candles)
+    ]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
+from deltalake import write_deltalake
 
 from stock_assets.calendars import union_sessions
 from stock_assets.lake.dbt_project import DBT_PROJECT_DIR
 from stock_assets.lake.schemas import Bars, Features
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import ModuleType
 
 LAST = dt.date(2025, 1, 31)
@@ -85,6 +86,9 @@ def test_market_has_what_the_models_must_stand(whole) -> None:
     off_calendar = ~pl.col("day").is_in(union_sessions(("XMOS", "XNYS", "weekdays")))
     assert bars.filter(off_calendar).height == 1
     assert features.filter(off_calendar).height == 0
+    realised = bars.filter(pl.col("realised_variance").is_not_null())
+    assert set(realised["interval"]) == {"1d", "1h"}
+    assert set(realised["ticker"]) == {"INTR"}
     late = features.filter(pl.col("ticker") == "LATE")
     assert late["high_dist_252"].null_count() == late.height
     assert set(bars["interval"].unique()) == {"1d", "1h"}
@@ -240,3 +244,29 @@ def test_failed_run_leaves_the_tables_as_they_were(new_warehouse, market) -> Non
     with pytest.raises(AssertionError, match="out of range"):
         warehouse.build(None, LAST, ["CALM"])
     assert {table: warehouse.lake.version(table) for table in before} == before
+
+
+def test_a_lake_older_than_some_columns_goes_on(new_warehouse, market) -> None:
+    """Bars and features as the version before wrote them, then a day's run, then all of them."""
+    warehouse, ever_new = new_warehouse(), new_warehouse()
+    candles = market.filter(pl.col("ticker") == "CALM")
+    yesterday = dt.date(2025, 1, 30)
+    for each in (warehouse, ever_new):
+        each.put(candles)
+        each.build(None, yesterday, ["CALM"])
+    added = {"bars": "^realised_variance$", "features": "^.*log_variance.*$|^days_ahead.*$"}
+    for table, columns in added.items():
+        uri, stored = Path(warehouse.lake.uri(table)), warehouse.table(table)
+        shutil.rmtree(uri)
+        older = stored.select(pl.exclude(columns), pl.col("day").dt.year().alias("year"))
+        assert set(stored.columns) > set(older.columns) - {"year"}
+        write_deltalake(uri, older.to_arrow(), partition_by=["year"])
+
+    for each in (warehouse, ever_new):
+        each.build(LAST, LAST, ["CALM"])
+    for table in added:
+        assert_same_bits(warehouse.table(table, LAST), ever_new.table(table, LAST))
+    assert warehouse.table("features", None, yesterday)["log_variance_1d"].null_count() > 300
+    warehouse.build(None, LAST, ["CALM"])
+    for table in added:
+        assert_same_bits(warehouse.table(table), ever_new.table(table))

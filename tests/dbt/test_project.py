@@ -16,6 +16,7 @@ UNIT_TESTS = {
     "the_coarsest_interval_of_a_day_counts",
     "the_market_counts_every_ticker_with_a_bar",
     "the_previous_bar_is_at_most_30_sessions_back",
+    "variance_is_realised_by_the_finest_candles_from_five_minutes",
 }
 
 

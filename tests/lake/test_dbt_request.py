@@ -11,6 +11,7 @@ import pytest
 from stock_assets.calendars import get_calendar
 from stock_assets.errors import LakeError
 from stock_assets.lake.dbt_request import (
+    AHEAD_SESSIONS,
     LOOKBACK_SESSIONS,
     REQUEST_VARIABLE,
     build_request,
@@ -47,13 +48,14 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(file)
 
 
-def test_sessions_reach_back_as_far_as_features_look(settings: Settings) -> None:
+def test_sessions_reach_as_far_back_and_ahead_as_features_look(settings: Settings) -> None:
     request = build_request(settings, Slice(DAY, DAY, ("A", "B")))
     for part, exchange in zip(request.sessions, ("XMOS", "XNYS"), strict=True):
         calendar = get_calendar(exchange)
         assert part.exchange == exchange
-        assert len(part.days) == LOOKBACK_SESSIONS + 1
-        assert part.days == calendar.between(part.days[0], DAY)
+        assert len(part.days) == LOOKBACK_SESSIONS + 1 + AHEAD_SESSIONS
+        assert part.days[LOOKBACK_SESSIONS] == DAY
+        assert part.days == calendar.between(part.days[0], part.days[-1])
         assert calendar.index(part.days[0]) == part.first_session
     assert request.lookback_date == min(part.days[0] for part in request.sessions)
 
@@ -63,9 +65,10 @@ def test_slice_with_history_looks_back_without_end(settings: Settings) -> None:
     assert request.lookback_date is None
     assert request.exchanges == ("XNYS",)
     (part,) = request.sessions
+    calendar = get_calendar("XNYS")
     assert part.first_session == 0
-    assert part.days[0] == get_calendar("XNYS").sessions[0]
-    assert part.days[-1] == DAY
+    assert part.days[0] == calendar.sessions[0]
+    assert part.days[-AHEAD_SESSIONS - 1 :] == (DAY, *calendar.after(DAY, AHEAD_SESSIONS))
 
 
 def test_only_the_slice_s_own_instruments_and_splits_are_told(settings: Settings) -> None:

@@ -1,5 +1,7 @@
 -- The market of each session: every ticker of the exchange that has a bar on that day.
 
+{% set variances = ["log_variance_1d", "log_variance_5", "log_variance_21", "log_variance_63"] -%}
+
 with tickers as (
     select
         windows.exchange,
@@ -9,7 +11,7 @@ with tickers as (
         {{ fixed("windows.ret_5d") }} as ret_5d_n,
         {{ fixed("ewma.vol_ewma") }} as vol_ewma_n,
         {{ fixed("windows.vol_parkinson_21") }} as vol_parkinson_n,
-        {%- for name in ["log_variance_1d", "log_variance_5", "log_variance_21", "log_variance_63"] %}
+        {%- for name in variances %}
         {{ fixed("windows." ~ name) }} as {{ name }}_n,
         {%- endfor %}
         {{ fixed("windows.volume_z_63") }} as volume_z_n
@@ -25,7 +27,7 @@ select
     {{ mean("ret_5d_n") }} as market_ret_5d,
     sqrt({{ mean_square("vol_ewma_n") }}) as market_vol_ewma,
     sqrt({{ mean_square("vol_parkinson_n") }}) as market_range_21,
-    {%- for name in ["log_variance_1d", "log_variance_5", "log_variance_21", "log_variance_63"] %}
+    {%- for name in variances %}
     {{ mean(name ~ "_n") }} as market_{{ name }},
     {%- endfor %}
     {{ mean("volume_z_n") }} as market_volume_z_63,

@@ -1,7 +1,8 @@
 -- What each ticker's own last sessions say, beside what the bar itself says.
 --
 -- A window of n sessions is a RANGE over the calendar's running number: never more than n sessions
--- back, whatever is missing, so that 252 sessions of lookback give every value its whole window.
+-- back, whatever is missing, so that 282 sessions of lookback give every value its whole window,
+-- and the oldest return in it the bar before it.
 -- Columns ending in _n are the integers that all sums run over (macros/exact.sql).
 
 with daily as (

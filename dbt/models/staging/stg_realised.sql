@@ -1,6 +1,6 @@
--- Realised variance within a session: the sum of squared log returns from candle to candle, the first
--- from its own open. Of several intraday intervals the finest of five minutes or more, as shorter
--- ones measure the bid and the ask; fewer than ten candles are no measure.
+-- Realised variance within a session: the sum of squared log returns from candle to candle, the
+-- first from its own open. Of several intraday intervals the finest of five minutes or more, as
+-- shorter ones measure the bid and the ask; fewer than ten candles are no measure.
 
 with candles as (
     select
