@@ -25,6 +25,7 @@ from stock_assets.forecasting import registry as registry_module
 from stock_assets.forecasting.gate import Verdict
 from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.model import (
+    TARGETS,
     VolatilityModel,
     fit,
     importance,
@@ -473,6 +474,6 @@ def test_a_run_shows_all_of_a_training(
     loaded = mlflow.pyfunc.load_model(str(files / "model"))
     example = loaded.input_example
     assert loaded.metadata.signature.inputs.input_names() == model_inputs(rows).columns
-    assert loaded.predict(example).tolist() == pytest.approx(
-        model.booster.predict(model_inputs(rows.head(3)).to_numpy()).tolist()
-    )
+    expected = model.booster.predict(model_inputs(rows.head(3)).to_numpy())
+    assert expected.shape == (3, len(TARGETS))
+    assert loaded.predict(example) == pytest.approx(expected)
