@@ -67,9 +67,7 @@ def test_what_is_missing_counts_as_the_mean_of_what_is_there() -> None:
 def test_an_input_that_is_never_there_or_never_changes_says_nothing() -> None:
     inputs, target = sample(4)
     plain = LinearLearner.fit(inputs, target, 1.0)
-    odd = inputs.with_columns(
-        pl.lit(None, pl.Float64).alias("never"), pl.lit(2.0).alias("always")
-    )
+    odd = inputs.with_columns(pl.lit(None, pl.Float64).alias("never"), pl.lit(2.0).alias("always"))
     learner = LinearLearner.fit(odd, target, 1.0)
     assert learner.weights[COLUMNS:] == (0.0, 0.0)
     assert learner.predict(odd) == pytest.approx(plain.predict(inputs), rel=1e-9)
