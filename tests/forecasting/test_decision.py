@@ -14,13 +14,13 @@ from stock_assets.forecasting.decision import DecisionResult, decide, training_d
 from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.in_force import models_in_force
 from stock_assets.forecasting.labels import labels, returns_ahead
-from stock_assets.forecasting.model import VolatilityModel
+from stock_assets.forecasting.model import PARAMETERS, VolatilityModel
 from stock_assets.forecasting.registry import Registry
 from stock_assets.lake.schemas import Models, Orders
-from stock_assets.settings import Settings
 
 NONE = Models.create_empty()
 HONEST_LEVEL = gate.LEVEL
+PRODUCT_PARAMETERS = PARAMETERS.copy()
 EVERYONE = list("ABCDEF")
 
 
@@ -311,35 +311,34 @@ LEAKS = {
 }
 
 
-def judged_on(
-    run: Callable[..., DecisionResult],
-    larger: tuple[pl.DataFrame, ...],
-    features: pl.DataFrame,
-    settings: Settings,
-) -> dict[str, object]:
-    bars = larger[0]
+@pytest.fixture
+def judged(run, larger, make_settings, monkeypatch) -> Callable[[pl.DataFrame], dict[str, object]]:
+    """The decision on a model of these features of the larger market, as the product decides."""
+    monkeypatch.setattr(gate, "LEVEL", HONEST_LEVEL)
+    for name, value in PRODUCT_PARAMETERS.items():
+        monkeypatch.setitem(PARAMETERS, name, value)
+    bars, settings = larger[0], make_settings(MARKET, window=900)
     day = bars["day"].unique().sort()[-20]
-    made = run([day], MARKET[:1], market=(bars, features), settings=settings)
-    return made.rows.row(0, named=True)
+
+    def decided(features: pl.DataFrame) -> dict[str, object]:
+        made = run([day], MARKET[:1], market=(bars, features), settings=settings)
+        return made.rows.row(0, named=True)
+
+    return decided
 
 
 @pytest.mark.parametrize("leak", LEAKS)
-def test_features_that_are_the_future_are_blocked_by_the_alarm(
-    run, larger, make_settings, leak, monkeypatch
-) -> None:
+def test_features_that_are_the_future_are_blocked_by_the_alarm(judged, larger, leak) -> None:
     """Planted in the features, through the whole decision, at the gate's own level."""
-    monkeypatch.setattr(gate, "LEVEL", HONEST_LEVEL)
-    settings = make_settings(MARKET, window=900)
-    row = judged_on(run, larger, LEAKS[leak](larger[1], larger[2]), settings)
+    row = judged(LEAKS[leak](larger[1], larger[2]))
     assert row["decision"] == "rejected"
     assert row["leak_alarm"].startswith("too good, a leak until shown otherwise: ")
     assert row["leak_alarm"] in row["reason"]
     assert row["model"] == "baseline"
 
 
-def test_without_a_leak_there_is_no_alarm(run, larger, make_settings, monkeypatch) -> None:
-    monkeypatch.setattr(gate, "LEVEL", HONEST_LEVEL)
-    row = judged_on(run, larger, larger[1], make_settings(MARKET, window=900))
+def test_without_a_leak_there_is_no_alarm(judged, larger) -> None:
+    row = judged(larger[1])
     assert row["leak_alarm"] is None
     assert row["decision"] == "trained"
 

@@ -22,8 +22,8 @@ from sqlalchemy import create_engine
 
 from stock_assets.errors import ModelError
 from stock_assets.forecasting import registry as registry_module
-from stock_assets.forecasting.gate import Verdict
 from stock_assets.forecasting.forecaster import Known
+from stock_assets.forecasting.gate import Verdict
 from stock_assets.forecasting.model import (
     TARGETS,
     VolatilityModel,
@@ -261,7 +261,7 @@ def test_a_clean_process_in_another_place_forecasts_the_same_and_stays_quiet(
         "from stock_assets.forecasting.forecaster import Known\n"
         "from stock_assets.forecasting.registry import Registry\n"
         "model = Registry(Path(sys.argv[1])).load_version(1)\n"
-        "known = Known(*(pl.read_parquet(f'{name}.parquet') for name in ('features', 'labelled')))\n"
+        "known = Known(pl.read_parquet('features.parquet'), pl.read_parquet('labelled.parquet'))\n"
         "model.forecast(known.features.tail(60), known).write_parquet('made.parquet')\n"
     )
     done = run(script, folder, cwd=tmp_path)
