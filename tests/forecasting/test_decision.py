@@ -291,23 +291,17 @@ def planted(name: str, what: pl.Expr) -> Callable[[pl.DataFrame, pl.DataFrame], 
     return leaking
 
 
-def too_early(sessions: int) -> Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]:
-    """All features of a later session but those that the baseline goes by too."""
+def next_weeks(features: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:
+    """All features of five sessions later, but those that the baseline goes by too."""
     kept = ["day", "ticker", "exchange", "vol_ewma", "market_vol_ewma"]
-
-    def leaking(features: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:
-        ahead = pl.exclude(kept).shift(-sessions).over("ticker", order_by="day")
-        return features.with_columns(ahead)
-
-    return leaking
+    return features.with_columns(pl.exclude(kept).shift(-5).over("ticker", order_by="day"))
 
 
 LEAKS = {
-    "the next return": planted("ret_1d", pl.col("y1")),
+    "the size of the next return": planted("ret_1d", pl.col("y1").abs()),
     "the variance to come": planted("log_variance_1d", pl.col("realised_variance").log()),
     "a volatility to come": planted("vol_close_5", (pl.col("realised_variance") / 5).sqrt()),
-    "tomorrow's features": too_early(1),
-    "next week's features": too_early(5),
+    "next week's features": next_weeks,
 }
 
 
