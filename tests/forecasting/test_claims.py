@@ -107,7 +107,11 @@ def market(seed: int, *, follows: float = 0.0) -> tuple[pl.DataFrame, pl.DataFra
         wide = pl.DataFrame(values, schema=names).with_columns(pl.Series("day", days))
         return wide.unpivot(names, index="day", variable_name="ticker", value_name=name)
 
-    bars = long(np.exp(price), "close").with_columns(pl.lit(WEEKDAYS).alias("exchange"))
+    bars = long(np.exp(price), "close").with_columns(
+        *(pl.col("close").alias(name) for name in ("open", "high", "low")),
+        pl.lit(None, pl.Float64).alias("realised_variance"),
+        pl.lit(WEEKDAYS).alias("exchange"),
+    )
     ewma = long(np.tile(0.01 * level[:, None], (1, TICKERS)), "volatility")
     return bars, long(momentum, "momentum"), ewma
 

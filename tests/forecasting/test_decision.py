@@ -11,13 +11,16 @@ from polars.testing import assert_frame_equal
 from stock_assets.errors import ModelError
 from stock_assets.forecasting import decision, gate
 from stock_assets.forecasting.decision import DecisionResult, decide, training_due
+from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.in_force import models_in_force
-from stock_assets.forecasting.labels import returns_ahead
+from stock_assets.forecasting.labels import labels, returns_ahead
+from stock_assets.forecasting.model import PARAMETERS, VolatilityModel
 from stock_assets.forecasting.registry import Registry
 from stock_assets.lake.schemas import Models, Orders
 
 NONE = Models.create_empty()
 HONEST_LEVEL = gate.LEVEL
+PRODUCT_PARAMETERS = PARAMETERS.copy()
 EVERYONE = list("ABCDEF")
 
 
@@ -241,7 +244,7 @@ def test_a_slice_of_no_cells_decides_nothing(run) -> None:
 
 
 def test_with_the_real_registry_the_decision_is_the_same_and_the_model_is_there(
-    run, days, tmp_path, features
+    run, days, tmp_path, features, labelled
 ) -> None:
     kept = Registry(tmp_path / "mlflow")
     real = run(days[:2], registry=kept)
@@ -252,7 +255,8 @@ def test_with_the_real_registry_the_decision_is_the_same_and_the_model_is_there(
     )
     name = real.rows["model"][0]
     assert kept.find(name).version == real.rows["model_version"][0]
-    assert kept.load(name).forecast(features.tail(6)).height == 30
+    made = kept.load(name).forecast(features.tail(6), Known(features, labelled))
+    assert made.height == 30
     for alias, model in real.aliases.items():
         assert kept.set_alias(alias, model, real.last_day)
 
@@ -267,35 +271,77 @@ def test_a_models_name_says_what_it_was_judged_against(run, days) -> None:
     assert alone.model_id != against.model_id
 
 
+MARKET = [f"T{number:02}" for number in range(20)]
+
+
+@pytest.fixture(scope="module")
+def larger(make_bars, features_of) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Bars, features and labels of a market on which too good is no luck: 170 judged days."""
+    bars = make_bars(MARKET, 1000, seed=5)
+    return bars, features_of(bars), labels(bars)
+
+
+def planted(name: str, what: pl.Expr) -> Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]:
+    """`what` of the labels to come, as the feature `name`."""
+
+    def leaking(features: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
+        met = features.join(labelled.drop("exchange"), on=["day", "ticker"])
+        return met.with_columns(what.alias(name)).select(features.columns)
+
+    return leaking
+
+
+def next_weeks(features: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:
+    """All features of five sessions later, but those that the baseline goes by too."""
+    kept = ["day", "ticker", "exchange", "vol_ewma", "market_vol_ewma"]
+    return features.with_columns(pl.exclude(kept).shift(-5).over("ticker", order_by="day"))
+
+
 LEAKS = {
-    "the return to come": lambda frame: frame["y5"],
-    "the next return": lambda frame: frame["y1"],
-    "the variance to come": lambda frame: frame["realised_variance"].sqrt(),
+    "the size of the next return": planted("ret_1d", pl.col("y1").abs()),
+    "the variance to come": planted("log_variance_1d", pl.col("realised_variance").log()),
+    "a volatility to come": planted("vol_close_5", (pl.col("realised_variance") / 5).sqrt()),
+    "next week's features": next_weeks,
 }
 
 
-@pytest.mark.parametrize("leak", LEAKS)
-def test_a_feature_that_is_the_future_is_blocked_by_the_alarm(
-    run, days, bars, features, labelled, leak, monkeypatch
-) -> None:
-    """Planted in the features, through the whole decision, at the gate's own level."""
+@pytest.fixture
+def judged(run, larger, make_settings, monkeypatch) -> Callable[[pl.DataFrame], dict[str, object]]:
+    """The decision on a model of these features of the larger market, as the product decides."""
     monkeypatch.setattr(gate, "LEVEL", HONEST_LEVEL)
-    met = features.drop("ret_1d").join(labelled.drop("exchange"), on=["day", "ticker"])
-    planted = met.with_columns(LEAKS[leak](met).alias("ret_1d")).select(features.columns)
-    (row,) = run(days[60:61], ["A"], market=(bars, planted)).rows.iter_rows(named=True)
+    for name, value in PRODUCT_PARAMETERS.items():
+        monkeypatch.setitem(PARAMETERS, name, value)
+    bars, settings = larger[0], make_settings(MARKET, window=900)
+    day = bars["day"].unique().sort()[-20]
+
+    def decided(features: pl.DataFrame) -> dict[str, object]:
+        made = run([day], MARKET[:1], market=(bars, features), settings=settings)
+        return made.rows.row(0, named=True)
+
+    return decided
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_features_that_are_the_future_are_blocked_by_the_alarm(judged, larger, leak) -> None:
+    """Planted in the features, through the whole decision, at the gate's own level."""
+    row = judged(LEAKS[leak](larger[1], larger[2]))
     assert row["decision"] == "rejected"
     assert row["leak_alarm"].startswith("too good, a leak until shown otherwise: ")
     assert row["leak_alarm"] in row["reason"]
     assert row["model"] == "baseline"
-    honest = run(days[60:61], ["A"]).rows.row(0, named=True)
-    assert honest["leak_alarm"] is None
+
+
+def test_without_a_leak_there_is_no_alarm(judged, larger) -> None:
+    row = judged(larger[1])
+    assert row["leak_alarm"] is None
+    assert row["decision"] == "trained"
 
 
 def test_a_median_that_is_the_future_is_blocked_by_the_alarm(
     run, days, labelled, monkeypatch
 ) -> None:
     """A model whose price forecast has seen a tenth of the outcome."""
-    honest = decision.VolatilityModel.forecast
+    honest = VolatilityModel.forecast
     seen = returns_ahead(labelled)
 
     def leaking(model, *arguments):
@@ -304,7 +350,7 @@ def test_a_median_that_is_the_future_is_blocked_by_the_alarm(
         moved = 0.1 * pl.col("actual_return").fill_null(0.0)
         return made.with_columns(pl.col("^return_q.*$") + moved).drop("actual_return")
 
-    monkeypatch.setattr(decision.VolatilityModel, "forecast", leaking)
+    monkeypatch.setattr(VolatilityModel, "forecast", leaking)
     row = run(days[60:61], ["A"]).rows.row(0, named=True)
     assert row["decision"] == "rejected"
     assert "R2 " in row["leak_alarm"]

@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from stock_assets.calendars import WEEKDAYS, get_calendar
 from stock_assets.forecasting.baseline import lookback_start
 from stock_assets.forecasting.forecasts import LakeVersions, make_forecasts
-from stock_assets.forecasting.model import VolatilityModel, calibrate, fit, trainable
+from stock_assets.forecasting.model import VolatilityModel, fit, trainable
 from stock_assets.lake.schemas import QUANTILE_NAMES, Forecasts, Models
 
 VERSIONS = LakeVersions(bars=3, features=4, models=5)
@@ -20,9 +20,8 @@ HORIZONS = (1, 2, 3, 4, 5)
 
 @pytest.fixture(scope="module")
 def model(features, labelled, sessions) -> VolatilityModel:
-    rows = trainable(features, labelled).filter(pl.col("label_end") < sessions[380])
-    booster = fit(rows)
-    return VolatilityModel(booster, calibrate(booster, rows.tail(900)))
+    first = sessions[250]
+    return fit(trainable(features, labelled).filter(pl.col("label_end") <= first), first)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,17 @@ def test_price_and_return_quantiles_agree_and_rise(made) -> None:
     for prefix in ("price_", "return_", "baseline_return_"):
         values = made.select(prefix + name for name in QUANTILE_NAMES).to_numpy()
         assert (np.diff(values, axis=1) >= 0).all()
-    assert (made["price_q50"] == made["last_price"]).all()
+
+
+def test_the_baselines_median_is_the_last_price_and_the_models_drifts(made) -> None:
+    baseline = pl.col("model") == "baseline"
+    assert made.filter(baseline & (pl.col("price_q50") != pl.col("last_price"))).is_empty()
+    by_model = made.filter(~baseline)
+    assert (by_model["price_q50"] != by_model["last_price"]).any()
+    # A drift of the day's market, in sigmas: no ticker's own.
+    drift = by_model.with_columns((pl.col("return_q50") / pl.col("sigma")).alias("drift"))
+    spread = drift.group_by("day", "horizon").agg(pl.col("drift").max() - pl.col("drift").min())
+    assert spread["drift"].max() < 1e-12
 
 
 def test_the_forecast_says_who_made_it(made, sessions) -> None:

@@ -1,7 +1,9 @@
 """Labels look ahead by the calendar, say when they are known, and never change afterwards."""
 
 import datetime as dt
+import itertools
 import math
+from dataclasses import asdict, dataclass
 
 import polars as pl
 import pytest
@@ -15,44 +17,104 @@ from stock_assets.forecasting.labels import known_by, labels, returns_ahead, tar
 SESSIONS = get_calendar("XMOS").between(dt.date(2022, 1, 10), dt.date(2022, 6, 30))
 
 
-def bars_of(closes: dict[dt.date, float], ticker: str = "A") -> pl.DataFrame:
+@dataclass(frozen=True)
+class Bar:
+    """One session's prices, and what candles within it say of its variance."""
+
+    open: float
+    high: float
+    low: float
+    close: float
+    realised_variance: float | None = None
+
+
+def bars_of(bars: dict[dt.date, Bar], ticker: str = "A") -> pl.DataFrame:
+    names = ("open", "high", "low", "close", "realised_variance")
     return pl.DataFrame(
-        {"day": list(closes), "close": list(closes.values())},
-        schema={"day": pl.Date, "close": pl.Float64},
+        [{"day": day} | asdict(bar) for day, bar in bars.items()],
+        schema={"day": pl.Date} | dict.fromkeys(names, pl.Float64),
     ).with_columns(pl.lit(ticker).alias("ticker"), pl.lit("XMOS").alias("exchange"))
 
 
-def reference(closes: dict[dt.date, float], day: dt.date) -> dict[str, float | dt.date | None]:
+@st.composite
+def possible_bars(draw: st.DrawFn) -> Bar:
+    """Bars with and without a range, with and without candles."""
+    low, *inside, high = sorted(draw(st.lists(st.floats(0.01, 1e5), min_size=4, max_size=4)))
+    first, last = draw(st.permutations(inside))
+    candles = draw(st.none() | st.floats(0.0, 0.5))
+    if draw(st.booleans()):
+        return Bar(last, last, last, last, candles)
+    return Bar(first, high, low, last, candles)
+
+
+def session_variance_of(bar: Bar, before: Bar) -> float:
+    """A session's variance from the previous close on, in plain numbers."""
+    gap = math.log(bar.open / before.close) ** 2
+    if bar.realised_variance is not None:
+        found = gap + bar.realised_variance
+    elif bar.high > bar.low:
+        reach, inner = math.log(bar.high / bar.low) ** 2, math.log(bar.close / bar.open) ** 2
+        parkinson = reach / (4 * math.log(2))
+        found = gap + max(0.5 * reach - (2 * math.log(2) - 1) * inner, parkinson / 10)
+    else:
+        found = math.log(bar.close / before.close) ** 2
+    return max(found, 1e-8)
+
+
+def reference(bars: dict[dt.date, Bar], day: dt.date) -> dict[str, float | dt.date | None]:
     """The labels of one day, one session after the other."""
     ahead = [other for other in SESSIONS if other > day][:5]
-    path = [closes[day], *(closes.get(other) for other in ahead)]
+    path = [bars[day], *(bars.get(other) for other in ahead)]
     row: dict[str, float | dt.date | None] = {
-        f"y{h}": None if path[h] is None else math.log(path[h] / path[0]) for h in range(1, 6)
+        f"y{h}": None if path[h] is None else math.log(path[h].close / path[0].close)
+        for h in range(1, 6)
     }
-    whole = None not in path
-    row["realised_variance"] = (
-        sum(math.log(path[h] / path[h - 1]) ** 2 for h in range(1, 6)) if whole else None
-    )
+    variances = ["realised_variance", "variance_ahead_1", "variance_ahead_5"]
+    row |= dict.fromkeys(variances, None)
+    if None not in path:
+        steps = list(itertools.pairwise(path))
+        row["realised_variance"] = sum(
+            math.log(after.close / before.close) ** 2 for before, after in steps
+        )
+        found = [session_variance_of(after, before) for before, after in steps]
+        row["variance_ahead_1"] = found[0]
+        row["variance_ahead_5"] = sum(found) / 5
     row["label_end"] = ahead[-1]
     return row
 
 
 @settings(deadline=None)
 @given(
-    st.dictionaries(st.sampled_from(SESSIONS[:50]), st.floats(0.01, 1e5), min_size=1, max_size=50)
+    st.dictionaries(st.sampled_from(SESSIONS[:50]), possible_bars(), min_size=1, max_size=50)
+    # Five bars in a row are rare among single days.
+    | st.lists(possible_bars(), min_size=6, max_size=20).map(
+        lambda bars: dict(zip(SESSIONS, bars, strict=False))
+    )
 )
-def test_labels_agree_with_counting_sessions_one_by_one(closes: dict[dt.date, float]) -> None:
-    for row in labels(bars_of(closes)).iter_rows(named=True):
-        expected = reference(closes, row["day"])
+def test_labels_agree_with_counting_sessions_one_by_one(bars: dict[dt.date, Bar]) -> None:
+    for row in labels(bars_of(bars)).iter_rows(named=True):
+        expected = reference(bars, row["day"])
+        assert set(row) == {"day", "ticker", "exchange", *expected}
         for name, value in expected.items():
             if isinstance(value, float):
-                assert row[name] == pytest.approx(value, rel=1e-9, abs=1e-12)
+                assert row[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
             else:
-                assert row[name] == value
+                assert row[name] == value, name
+
+
+def test_a_week_with_a_session_missing_has_no_variances() -> None:
+    bars = {day: Bar(100, 102, 99, 101) for day in SESSIONS[:7]}
+    whole = labels(bars_of(bars)).row(0, named=True)
+    assert whole["variance_ahead_1"] is not None
+    for gone in range(1, 6):
+        holed = labels(bars_of({d: bar for d, bar in bars.items() if d != SESSIONS[gone]}))
+        row = holed.row(0, named=True)
+        for name in ("realised_variance", "variance_ahead_1", "variance_ahead_5"):
+            assert row[name] is None
 
 
 def test_the_window_passes_over_days_on_which_the_exchange_was_closed() -> None:
-    row = target_days(bars_of({dt.date(2022, 2, 24): 1.0})).row(0, named=True)
+    row = target_days(bars_of({dt.date(2022, 2, 24): Bar(1, 1, 1, 1)})).row(0, named=True)
     assert row["target1"] == dt.date(2022, 2, 25)
     assert row["target2"] == dt.date(2022, 3, 24)
 

@@ -1,25 +1,37 @@
 """The model is reproducible to the last bit, answers row by row, and its intervals hold."""
 
+import datetime as dt
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from stock_assets.calendars import WEEKDAYS, get_calendar
+from stock_assets.forecasting import model as model_module
+from stock_assets.forecasting.calibration import MAX_RESIDUAL
+from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.labels import labels, returns_ahead
 from stock_assets.forecasting.model import (
-    Calibration,
+    CALIBRATION_HALF_LIFE,
+    CALIBRATION_SESSIONS,
+    ONE_SESSION_WEIGHTS,
+    TARGETS,
     VolatilityModel,
-    calibrate,
     fit,
+    importance,
+    linear_inputs,
     model_inputs,
     trainable,
 )
-from stock_assets.forecasting.quantiles import GAUSSIAN, residual_quantiles
+from stock_assets.forecasting.quantiles import GAUSSIAN
 from stock_assets.forecasting.splitting import split
 from stock_assets.lake.schemas import QUANTILE_NAMES, Features
+
+RETURNS = [f"return_{name}" for name in QUANTILE_NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -28,122 +40,272 @@ def rows(features: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def model(rows: pl.DataFrame) -> VolatilityModel:
-    sets = split(rows, rows["label_end"].max())
-    booster = fit(rows.filter(sets.training()))
-    return VolatilityModel(booster, calibrate(booster, rows.filter(sets.after_training())))
+def known(features: pl.DataFrame, labelled: pl.DataFrame) -> Known:
+    return Known(features, labelled)
+
+
+@pytest.fixture(scope="module")
+def first(sessions: list[dt.date]) -> dt.date:
+    """The day from which residuals may calibrate."""
+    return sessions[240]
+
+
+@pytest.fixture(scope="module")
+def model(rows: pl.DataFrame, first: dt.date) -> VolatilityModel:
+    return fit(rows.filter(pl.col("label_end") <= first), first)
 
 
 def test_the_same_rows_give_the_same_model_to_the_last_bit(
-    rows: pl.DataFrame, features: pl.DataFrame
+    rows: pl.DataFrame, known: Known, first: dt.date
 ) -> None:
-    models = []
-    for _ in range(2):
-        booster = fit(rows)
-        models.append(VolatilityModel(booster, calibrate(booster, rows.tail(900))))
-    first, second = (item.forecast(features.tail(300)) for item in models)
-    assert_frame_equal(first, second, check_exact=True)
-    assert models[0].calibration == models[1].calibration
+    models = [fit(rows.filter(pl.col("label_end") <= first), first) for _ in range(2)]
+    assert models[0].to_json() == models[1].to_json()
+    one, other = (item.forecast(known.features.tail(300), known) for item in models)
+    assert one.height == 300 * 5
+    assert_frame_equal(one, other, check_exact=True)
 
 
 def test_a_row_is_answered_the_same_whatever_is_asked_beside_it(
-    model: VolatilityModel, features: pl.DataFrame
+    model: VolatilityModel, known: Known
 ) -> None:
-    rows = features.tail(101)
-    together = model.forecast(rows)
+    cells = known.features.tail(101)
+    together = model.forecast(cells, known)
     for chunk in (1, 7, 64):
-        parts = [model.forecast(part) for part in rows.iter_slices(chunk)]
+        parts = [model.forecast(part, known) for part in cells.iter_slices(chunk)]
         alone = pl.concat(parts).sort("day", "ticker", "horizon")
         assert_frame_equal(together, alone, check_exact=True)
 
 
-def test_fewer_horizons_are_part_of_more(model: VolatilityModel, features: pl.DataFrame) -> None:
-    few = model.forecast(features.tail(12), [2, 5])
-    many = model.forecast(features.tail(12)).filter(pl.col("horizon").is_in([2, 5]))
+def test_the_order_of_what_is_known_does_not_matter(model: VolatilityModel, known: Known) -> None:
+    cells = known.features.tail(60)
+    mixed = [
+        frame.sample(fraction=1, shuffle=True, seed=2)
+        for frame in (cells, known.features, known.labelled)
+    ]
+    assert_frame_equal(
+        model.forecast(mixed[0], Known(*mixed[1:])), model.forecast(cells, known), check_exact=True
+    )
+
+
+def test_a_day_alone_without_its_future_equals_the_range(
+    model: VolatilityModel, known: Known, bars: pl.DataFrame, first: dt.date
+) -> None:
+    cells = known.features.filter(pl.col("day") >= first)
+    together = model.forecast(cells, known)
+    for day in cells["day"].unique().sort()[::17]:
+        seen = pl.col("day") <= day
+        alone = model.forecast(
+            cells.filter(pl.col("day") == day),
+            Known(known.features.filter(seen), labels(bars.filter(seen))),
+        )
+        assert_frame_equal(together.filter(pl.col("day") == day), alone, check_exact=True)
+
+
+def test_fewer_horizons_are_part_of_more(model: VolatilityModel, known: Known) -> None:
+    cells = known.features.tail(12)
+    few = model.forecast(cells, known, [2, 5])
+    many = model.forecast(cells, known).filter(pl.col("horizon").is_in([2, 5]))
     assert_frame_equal(few, many, check_exact=True)
 
 
-def test_quantiles_rise_and_the_median_is_the_last_price(
-    model: VolatilityModel, features: pl.DataFrame
-) -> None:
-    made = model.forecast(features.tail(600))
-    values = made.select(f"return_{name}" for name in QUANTILE_NAMES).to_numpy()
-    assert (np.diff(values, axis=1) >= 0).all()
-    assert (values[:, QUANTILE_NAMES.index("q50")] == 0).all()
+def test_quantiles_rise(model: VolatilityModel, known: Known) -> None:
+    made = model.forecast(known.features.tail(900), known)
+    assert (np.diff(made.select(RETURNS).to_numpy(), axis=1) >= 0).all()
     assert (made["sigma"] > 0).all()
 
 
-def test_calibration_survives_json_to_the_last_bit(model: VolatilityModel) -> None:
-    assert Calibration.from_json(model.calibration.to_json()) == model.calibration
+def pool(
+    model: VolatilityModel, known: Known, day: dt.date, horizon: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The residuals that calibrate `day`, in the model's own sigmas, and their weights."""
+    sigmas = {
+        (row["day"], row["ticker"]): row["sigma"]
+        for row in model.sigmas(known.features, [horizon]).iter_rows(named=True)
+    }
+    calendar = get_calendar(WEEKDAYS)
+    found = []
+    for row in known.labelled.iter_rows(named=True):
+        key, came = (row["day"], row["ticker"]), row[f"y{horizon}"]
+        age = calendar.index(day) - calendar.index(row["day"])
+        late = row["day"] >= model.calibration_first and row["label_end"] <= day
+        if late and age <= CALIBRATION_SESSIONS and came is not None and key in sigmas:
+            found.append((came / sigmas[key], 0.5 ** (age / CALIBRATION_HALF_LIFE)))
+    residuals, weights = np.array(found).T
+    return residuals, weights
 
 
-def test_calibration_makes_the_variance_right_on_average(
-    model: VolatilityModel, rows: pl.DataFrame
+@pytest.mark.parametrize("horizon", [1, 3, 5])
+def test_only_residuals_later_than_training_calibrate(
+    model: VolatilityModel, known: Known, sessions: list[dt.date], horizon: int
 ) -> None:
-    sets = split(rows, rows["label_end"].max())
-    used = rows.filter(sets.after_training())
-    made = model.forecast(used).join(returns_ahead(used), on=["day", "ticker", "horizon"])
-    ratio = made.group_by("horizon").agg(
-        ((pl.col("actual_return") / pl.col("sigma")) ** 2).mean().alias("ratio")
-    )
-    assert ratio["ratio"].to_list() == pytest.approx([1.0] * 5, rel=1e-9)
+    day = sessions[-1]
+    cells = known.features.filter(pl.col("day") == day)
+    made = model.forecast(cells, known, [horizon])
+    own = model.sigmas(cells, [horizon])
+    residuals, weights = pool(model, known, day, horizon)
+    assert len(residuals) > 900
+    factor = np.average(np.clip(residuals, -MAX_RESIDUAL, MAX_RESIDUAL) ** 2, weights=weights)
+    assert (made["sigma"] / own["sigma"]).to_list() == pytest.approx([math.sqrt(factor)] * 6)
+    # A share of the pool's own median is kept, and all else stands around that.
+    dropped = 1 - model_module.MEDIAN_KEPT
+    levels = {
+        name: np.quantile(residuals, level, weights=weights, method="inverted_cdf")
+        for name, level in (("q05", 0.05), ("q50", 0.5), ("q95", 0.95))
+    }
+    for name, value in levels.items():
+        found = (made[f"return_{name}"] / own["sigma"]).to_list()
+        assert found == pytest.approx([value - dropped * levels["q50"]] * 6, abs=0.03)
 
 
-def test_intervals_and_sigma_hold_on_later_days_of_a_known_market(make_bars, features_of) -> None:
-    bars = make_bars(list("ABCDEFGH"), 700, seed=3)
-    features = features_of(bars)
-    rows = trainable(features, labels(bars))
+def test_a_share_of_the_recent_median_is_kept(
+    model: VolatilityModel, known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = known.features.tail(6)
+    made = {}
+    usual = model_module.MEDIAN_KEPT
+    for kept in (0.0, usual, 1.0):
+        monkeypatch.setattr(model_module, "MEDIAN_KEPT", kept)
+        made[kept] = model.forecast(cells, known)
+    assert (made[0.0]["return_q50"] == 0).all()
+    assert made[usual]["return_q50"].abs().min() > 0
+    for name in RETURNS:
+        part, whole = (made[kept][name] - made[0.0][name] for kept in (usual, 1.0))
+        assert part.to_numpy() == pytest.approx(usual * whole.to_numpy(), abs=1e-12)
+
+
+def test_without_residuals_later_than_training_it_is_a_normal(
+    model: VolatilityModel, known: Known, sessions: list[dt.date]
+) -> None:
+    late = VolatilityModel(model.booster, model.linear, sessions[-1])
+    cells = known.features.tail(6)
+    made = late.forecast(cells, known)
+    own = model.sigmas(cells).sort("day", "ticker", "horizon")
+    assert made["sigma"].equals(own["sigma"])
+    for name, quantile in zip(RETURNS, GAUSSIAN, strict=True):
+        assert made[name].to_numpy() == pytest.approx((own["sigma"] * quantile).to_numpy())
+
+
+def test_few_residuals_correct_the_variance_but_give_no_shape(
+    model: VolatilityModel, known: Known, sessions: list[dt.date]
+) -> None:
+    """Thirty days of six tickers: enough for a mean, not for quantiles."""
+    short = VolatilityModel(model.booster, model.linear, sessions[-36])
+    cells = known.features.tail(6)
+    made, own = short.forecast(cells, known, [1]), model.sigmas(cells, [1])
+    residuals, weights = pool(short, known, sessions[-1], 1)
+    assert 100 < len(residuals) < 200
+    factor = np.average(residuals**2, weights=weights)
+    assert (made["sigma"] / own["sigma"]).to_list() == pytest.approx([math.sqrt(factor)] * 6)
+    for name, quantile in zip(RETURNS, GAUSSIAN, strict=True):
+        assert made[name].to_numpy() == pytest.approx((made["sigma"] * quantile).to_numpy())
+
+
+def test_the_model_survives_json_to_the_last_bit(model: VolatilityModel, known: Known) -> None:
+    back = VolatilityModel.from_json(model.booster, model.to_json())
+    assert back.linear == model.linear
+    assert back.calibration_first == model.calibration_first
+    cells = known.features.tail(60)
+    assert_frame_equal(model.forecast(cells, known), back.forecast(cells, known), check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def later_days(
+    make_bars: Callable[..., pl.DataFrame], features_of: Callable[[pl.DataFrame], pl.DataFrame]
+) -> pl.DataFrame:
+    """Forecasts of a known market, later than training and half of calibration; what came."""
+    bars = make_bars(list("ABCDEFGHIJ"), 900, seed=3)
+    features, labelled = features_of(bars), labels(bars)
+    rows = trainable(features, labelled)
     sets = split(rows, rows["label_end"].max())
-    booster = fit(rows.filter(sets.training()))
-    model = VolatilityModel(booster, calibrate(booster, rows.filter(sets.calibration())))
+    model = fit(rows.filter(sets.training()), sets.calibration_first)
     later = rows.filter(sets.validation())
-    made = model.forecast(later).join(returns_ahead(later), on=["day", "ticker", "horizon"])
-    held = made["actual_return"].is_between(made["return_q10"], made["return_q90"]).mean()
-    assert held == pytest.approx(0.8, abs=0.04)
-    # One session ahead the true sigma is known; an EWMA alone misses it by more.
-    known = bars.select("day", "ticker", pl.col("true_sigma").log().alias("truth"))
-    close = (
-        made.filter(pl.col("horizon") == 1)
-        .join(known, on=["day", "ticker"])
+    made = model.forecast(later, Known(features, labelled))
+    return (
+        made.join(returns_ahead(later), on=["day", "ticker", "horizon"])
         .join(later.select("day", "ticker", "vol_ewma"), on=["day", "ticker"])
+        .join(bars.select("day", "ticker", "true_sigma"), on=["day", "ticker"])
     )
-    error = close["sigma"].log() - close["truth"]
-    naive = close["vol_ewma"].log() - close["truth"]
-    assert error.std() < naive.std()
+
+
+def test_the_variance_is_right_on_average_on_later_days(later_days: pl.DataFrame) -> None:
+    square = (pl.col("actual_return") / pl.col("sigma")) ** 2
+    ratio = later_days.group_by("horizon").agg(square.mean().alias("ratio")).sort("horizon")
+    # Ten tickers that share storms: 170 days are worth some hundred independent ones.
+    assert ratio["ratio"].to_list() == pytest.approx([1.0] * 5, abs=0.2)
+
+
+@pytest.mark.parametrize(("low", "high", "share"), [("05", "95", 0.9), ("10", "90", 0.8)])
+def test_intervals_hold_on_later_days_of_a_known_market(
+    later_days: pl.DataFrame, low: str, high: str, share: float
+) -> None:
+    came = later_days["actual_return"]
+    held = came.is_between(later_days[f"return_q{low}"], later_days[f"return_q{high}"]).mean()
+    assert held == pytest.approx(share, abs=0.04)
+
+
+def test_sigma_is_nearer_to_the_known_one_than_the_ewma(later_days: pl.DataFrame) -> None:
+    close = later_days.filter(pl.col("horizon") == 1)
+    truth = close["true_sigma"].log()
+    error, naive = close["sigma"].log() - truth, close["vol_ewma"].log() - truth
+    assert error.std() < 0.9 * naive.std()
     assert abs(error.mean()) < 0.15
 
 
 def test_a_series_without_a_range_or_volume_has_unknown_inputs_not_infinite_ones(
-    make_bars, features_of
+    make_bars: Callable[..., pl.DataFrame], features_of: Callable[[pl.DataFrame], pl.DataFrame]
 ) -> None:
     whole = make_bars(["GOLD"], 120)
     single = whole.with_columns(
         *(pl.col("close").alias(name) for name in ("open", "high", "low")),
         pl.lit(None, pl.Float64).alias("volume"),
     )
-    inputs = model_inputs(Features.validate(features_of(single), cast=True))
-    last = inputs.row(-1, named=True)
+    features = Features.validate(features_of(single), cast=True)
+    for inputs in (model_inputs(features), linear_inputs(features)):
+        assert inputs.row(-1, named=True)["volume_z_63"] is None
+        # A price without a range has its return's square.
+        assert inputs.row(-1, named=True)["log_variance_5"] is not None
+        finite = inputs.select(pl.all().is_finite().fill_null(value=True).all())
+        assert all(finite.row(0))
+    last = model_inputs(features).row(-1, named=True)
     assert last["vol_parkinson_21"] is None
-    assert last["volume_z_63"] is None
     assert last["vol_close_5"] is not None
-    finite = inputs.select(pl.all().is_finite().fill_null(value=True).all())
-    assert all(finite.row(0))
+    # And a model of nothing else answers.
+    rows = trainable(features, labels(single))
+    made = fit(rows, dt.date(2030, 1, 1)).sigmas(features.tail(3))
+    assert (made["sigma"].is_finite() & (made["sigma"] > 0)).all()
 
 
-def test_stuck_prices_neither_break_fitting_nor_calibration(rows: pl.DataFrame) -> None:
-    stuck = rows.with_columns(
-        pl.when(pl.col("ticker") == "A")
-        .then(0.0)
-        .otherwise("realised_variance")
-        .alias("realised_variance"),
-        *(pl.lit(0.0).alias(f"y{h}") for h in range(1, 6)),
-    )
-    calibration = calibrate(fit(stuck), stuck.tail(700))
-    assert all(item.variance_factor == 1.0 for item in calibration.horizons.values())
+def test_stuck_prices_neither_break_fitting_nor_calibration(
+    rows: pl.DataFrame, known: Known, first: dt.date
+) -> None:
+    def stuck(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.with_columns(pl.lit(0.0).alias(f"y{h}") for h in range(1, 6)).with_columns(
+            pl.when(pl.col("ticker") == "A").then(0.0).otherwise(name).alias(name)
+            for name in TARGETS
+        )
+
+    model = fit(stuck(rows).filter(pl.col("label_end") <= first), first)
+    cells = known.features.tail(6)
+    made = model.forecast(cells, Known(known.features, stuck(known.labelled)))
+    own = model.sigmas(cells).sort("day", "ticker", "horizon")
+    # Prices that never moved say nothing of scale, and that they stay where they are.
+    assert made["sigma"].to_numpy() == pytest.approx(own["sigma"].to_numpy())
+    assert made["sigma"].is_finite().all()
+    assert (made.select(RETURNS).to_numpy() == 0).all()
 
 
-def test_rows_with_an_unmeasured_volatility_are_not_trained_on(
-    features: pl.DataFrame, labelled: pl.DataFrame
+def test_a_market_whose_weeks_are_all_alike_can_be_fitted(
+    rows: pl.DataFrame, first: dt.date
+) -> None:
+    alike = rows.with_columns(pl.lit(0.0).alias(name) for name in TARGETS)
+    made = fit(alike, first).sigmas(alike.tail(6), [1])
+    level = alike["vol_ewma"].tail(6)
+    least = math.exp(-model_module.MAX_LOG_RATIO / 2)
+    assert (made["sigma"] / level).to_list() == pytest.approx([least] * 6, rel=1e-6)
+
+
+def test_rows_with_an_unmeasured_volatility_are_neither_trained_on_nor_answered(
+    model: VolatilityModel, features: pl.DataFrame, labelled: pl.DataFrame
 ) -> None:
     broken = features.with_columns(
         pl.when(pl.col("ticker") == "A")
@@ -154,28 +316,58 @@ def test_rows_with_an_unmeasured_volatility_are_not_trained_on(
         .alias("vol_ewma")
     )
     assert trainable(broken, labelled)["ticker"].unique().sort().to_list() == list("CDEF")
+    made = model.forecast(broken.tail(6), Known(broken, labelled))
+    assert made["ticker"].unique().sort().to_list() == list("CDEF")
+    assert model.forecast(broken.filter(ticker="A"), Known(broken, labelled)).is_empty()
+    assert model.forecast(broken.clear(), Known(broken, labelled)).is_empty()
 
 
-def test_quantiles_of_residuals_depend_on_values_only() -> None:
-    values = np.random.default_rng(5).standard_t(4, 2000)
-    assert residual_quantiles(values) == residual_quantiles(values[::-1])
-    assert residual_quantiles(values[:499]) == GAUSSIAN
+def test_only_rows_whose_five_sessions_came_are_trained_on(
+    rows: pl.DataFrame, sessions: list[dt.date]
+) -> None:
+    assert rows["day"].max() == sessions[-6]
+    assert rows.select(pl.col(TARGETS).null_count().sum()).row(0) == (0, 0, 0)
 
 
-def test_catboost_writes_no_files(rows: pl.DataFrame, tmp_path, monkeypatch) -> None:
+def test_catboost_writes_no_files(
+    rows: pl.DataFrame, first: dt.date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    fit(rows.head(600))
+    fit(rows.head(600), first)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sigma_scales_with_the_level_and_the_root_of_the_horizon(
+def test_sigma_is_the_level_times_what_the_members_say_on_average(
     model: VolatilityModel, features: pl.DataFrame
 ) -> None:
-    flat = Calibration(
-        {h: replace(model.calibration.horizons[h], variance_factor=1.0) for h in range(1, 6)}
+    row = features.tail(1)
+    trees = model.booster.predict(model_inputs(row).to_numpy())[0]
+    lines = [learner.predict(linear_inputs(row))[0] for learner in model.linear]
+    one = np.mean([trees[0], lines[0], trees[2]])
+    week = np.mean([trees[1], lines[1], trees[2], lines[2]])
+    for horizon, weight in ONE_SESSION_WEIGHTS.items():
+        ratio = weight * one + (1 - weight) * week
+        expected = math.sqrt(horizon) * row["vol_ewma"].item() * math.exp(ratio / 2)
+        found = model.sigmas(row, [horizon])["sigma"].item()
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_targets_are_the_variances_a_session_over_the_ewmas(
+    rows: pl.DataFrame, first: dt.date
+) -> None:
+    """Where every variance is one and a half of the EWMA's, so is the forecast."""
+    trained = rows.filter(pl.col("label_end") <= first)
+    quiet = trained.with_columns(
+        (pl.col("vol_ewma") ** 2 * sessions * 1.5).alias(name)
+        for name, sessions in zip(TARGETS, (1, 1, 5), strict=True)
     )
-    made = VolatilityModel(model.booster, flat).forecast(features.tail(1))
-    assert made["sigma"][3] == pytest.approx(2 * made["sigma"][0], rel=1e-12)
-    predicted = model.booster.predict(model_inputs(features.tail(1)).to_numpy())[0]
-    expected = features["vol_ewma"][-1] * math.exp(predicted / 2)
-    assert made["sigma"][0] == pytest.approx(expected, rel=1e-12)
+    made = fit(quiet, first).sigmas(trained.tail(6))
+    level = made.join(trained.select("day", "ticker", "vol_ewma"), on=["day", "ticker"])
+    ratio = level["sigma"] / (level["vol_ewma"] * level["horizon"].sqrt())
+    assert ratio.to_list() == pytest.approx([math.sqrt(1.5)] * 30, rel=1e-6)
+
+
+def test_importance_names_every_input(model: VolatilityModel, features: pl.DataFrame) -> None:
+    shares = importance(model)
+    assert list(shares) == model_inputs(features.head(1)).columns
+    assert sum(shares.values()) == pytest.approx(100)

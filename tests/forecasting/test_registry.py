@@ -22,10 +22,11 @@ from sqlalchemy import create_engine
 
 from stock_assets.errors import ModelError
 from stock_assets.forecasting import registry as registry_module
+from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.gate import Verdict
 from stock_assets.forecasting.model import (
+    TARGETS,
     VolatilityModel,
-    calibrate,
     fit,
     importance,
     model_inputs,
@@ -43,10 +44,11 @@ def record(name: str, day: dt.date = DAY) -> TrainingRecord:
 
 
 @pytest.fixture(scope="module")
-def model(features: pl.DataFrame, labelled: pl.DataFrame) -> VolatilityModel:
-    rows = trainable(features, labelled)
-    booster = fit(rows)
-    return VolatilityModel(booster, calibrate(booster, rows.tail(900)))
+def model(
+    features: pl.DataFrame, labelled: pl.DataFrame, sessions: list[dt.date]
+) -> VolatilityModel:
+    first = sessions[250]
+    return fit(trainable(features, labelled).filter(pl.col("label_end") <= first), first)
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +239,7 @@ def test_a_missing_model_is_an_error_that_names_it_and_the_fix(folder: Path) -> 
 
 def test_a_model_whose_files_are_gone_is_an_error_that_names_them(folder: Path) -> None:
     shutil.rmtree(folder / "artifacts")
-    with pytest.raises(ModelError, match=r"model first: .*calibration.json cannot be read"):
+    with pytest.raises(ModelError, match=r"model first: .*rest.json cannot be read"):
         Registry(folder).load("first")
 
 
@@ -246,21 +248,29 @@ def test_the_record_comes_back_to_the_last_bit(folder: Path) -> None:
 
 
 def test_a_clean_process_in_another_place_forecasts_the_same_and_stays_quiet(
-    folder: Path, model: VolatilityModel, features: pl.DataFrame, tmp_path: Path
+    folder: Path,
+    model: VolatilityModel,
+    features: pl.DataFrame,
+    labelled: pl.DataFrame,
+    tmp_path: Path,
 ) -> None:
-    rows = features.tail(60)
-    rows.write_parquet(tmp_path / "rows.parquet")
+    features.write_parquet(tmp_path / "features.parquet")
+    labelled.write_parquet(tmp_path / "labelled.parquet")
     script = (
         "import sys, polars as pl; from pathlib import Path\n"
+        "from stock_assets.forecasting.forecaster import Known\n"
         "from stock_assets.forecasting.registry import Registry\n"
         "model = Registry(Path(sys.argv[1])).load_version(1)\n"
-        "model.forecast(pl.read_parquet('rows.parquet')).write_parquet('made.parquet')\n"
+        "known = Known(pl.read_parquet('features.parquet'), pl.read_parquet('labelled.parquet'))\n"
+        "model.forecast(known.features.tail(60), known).write_parquet('made.parquet')\n"
     )
     done = run(script, folder, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr + done.stdout == ""
     made = pl.read_parquet(tmp_path / "made.parquet")
-    assert_frame_equal(made, model.forecast(rows), check_exact=True)
+    expected = model.forecast(features.tail(60), Known(features, labelled))
+    assert made.height == 60 * 5
+    assert_frame_equal(made, expected, check_exact=True)
 
 
 def test_nothing_is_written_outside_the_folder(
@@ -330,7 +340,7 @@ def assert_stopped_and_repeatable(folder: Path, model: VolatilityModel) -> None:
         registry.load("stopped")
     version = registry.register(model, record("stopped")).version
     assert registry.find("stopped").version == version
-    assert registry.load("stopped").calibration == model.calibration
+    assert registry.load("stopped").to_json() == model.to_json()
 
 
 def test_processes_that_register_the_same_model_at_once_agree_on_one(
@@ -387,13 +397,13 @@ def test_a_model_is_meant_by_its_id_version_or_alias(folder: Path, model: Volati
     assert [item.aliases for item in registry.versions()] == [(), ("champion",)]
     for name in ("second", str(second.version), "champion"):
         assert registry.resolve(name).record.model_id == "second"
-    assert registry.load_version(second.version).calibration == model.calibration
+    assert registry.load_version(second.version).to_json() == model.to_json()
     for name in ("nobody", "99", "challenger"):
         with pytest.raises(ModelError, match=f"no model '{name}' .*model list"):
             registry.resolve(name)
 
 
-@pytest.mark.parametrize("file", ["model.cb", "calibration.json", "training.json"])
+@pytest.mark.parametrize("file", ["model.cb", "rest.json", "training.json"])
 def test_a_file_that_is_not_as_registered_is_refused(folder: Path, file: str) -> None:
     (place,) = folder.glob(f"artifacts/*/artifacts/model/{file}")
     content = place.read_bytes()
@@ -424,7 +434,12 @@ def test_a_run_shows_all_of_a_training(
     from mlflow import MlflowClient
 
     rows = trainable(features, labelled).tail(600)
-    shown = report(importance(model), model_inputs(rows.head(3)), model.forecast(rows), rows)
+    shown = report(
+        importance(model),
+        model_inputs(rows.head(3)),
+        model.forecast(rows, Known(features, labelled)),
+        rows,
+    )
     told = replace(
         record("shown"), measures={"skill": 1.5, "baseline_t": 2.5}, lake_versions={"bars": 4}
     )
@@ -442,7 +457,7 @@ def test_a_run_shows_all_of_a_training(
     assert run.data.tags["code.package"]
     assert "a reason" in version.description
     assert set(json.loads(version.tags["sha256"])) == {
-        "model.cb", "calibration.json", "training.json",
+        "model.cb", "rest.json", "training.json",
     }  # fmt: skip
     files = folder / "artifacts" / version.run_id / "artifacts"
     assert {item.name for item in files.iterdir()} == {
@@ -459,6 +474,6 @@ def test_a_run_shows_all_of_a_training(
     loaded = mlflow.pyfunc.load_model(str(files / "model"))
     example = loaded.input_example
     assert loaded.metadata.signature.inputs.input_names() == model_inputs(rows).columns
-    assert loaded.predict(example).tolist() == pytest.approx(
-        model.booster.predict(model_inputs(rows.head(3)).to_numpy()).tolist()
-    )
+    expected = model.booster.predict(model_inputs(rows.head(3)).to_numpy())
+    assert expected.shape == (3, len(TARGETS))
+    assert loaded.predict(example) == pytest.approx(expected)

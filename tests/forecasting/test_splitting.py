@@ -35,10 +35,6 @@ def test_label_windows_never_reach_into_the_next_set(
     assert all(part.height for part in parts)
     assert overlaps(parts) == 0
     assert parts[-1]["label_end"].max() <= end
-    after = known.filter(sets.after_training())
-    assert after["label_end"].max() <= end
-    assert overlaps([parts[0], after]) == 0
-    assert after.height >= parts[1].height + parts[2].height
 
 
 def test_a_division_by_rows_is_caught(labelled: pl.DataFrame) -> None:
