@@ -39,7 +39,7 @@ MOST_QLIKE_SKILL = 10.0
 MOST_CLAIMED_SKILL = 1.0
 """In %, of a model without any restraint, when it is judged."""
 
-LEAST_COVERAGE = 0.87
+LEAST_COVERAGE = 0.883
 """Of its 90 % interval."""
 
 FIRST_DAYS = 40
