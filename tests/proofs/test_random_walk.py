@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
+from stock_assets.forecasting import model
 from stock_assets.forecasting.labels import labels, returns_ahead
 from stock_assets.forecasting.model import PARAMETERS
 from stock_assets.forecasting.scoring import summarise
@@ -20,23 +21,28 @@ from tests.forecasting.conftest import settings_for
 
 from .chain import Links, Trained, make_features, plant, tell, train
 from .markets import CONSTANT, simulate
-from .test_training_sets import ByRows, CalibratedOnTraining
+from .test_training_sets import ByRows, CalibratedOnTraining, TrainedOnAll
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable
 
+    import numpy as np
+    from sklearn.neighbors import KNeighborsRegressor
+
 pytestmark = pytest.mark.slow
 
-MOST_PINBALL_SKILL = 1.5
+MOST_PINBALL_SKILL = 0.9
 """In %, on a year of a random walk. An honest model has a little over an EWMA, which is noisy."""
 
 MOST_QLIKE_SKILL = 10.0
 MOST_CLAIMED_SKILL = 1.0
 """In %, of a model without any restraint, when it is judged."""
 
-LEAST_COVERAGE = 0.87
+LEAST_COVERAGE = 0.883
 """Of its 90 % interval."""
+
+FIRST_DAYS = 40
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])
@@ -68,14 +74,35 @@ def test_a_window_over_days_to_come_shows_impossible_skill(walks, ahead) -> None
     assert qlike > MOST_QLIKE_SKILL
 
 
+class Rote:
+    """In the regression's place, so that no member of the model has any restraint."""
+
+    def __init__(self, remembered: KNeighborsRegressor) -> None:
+        self._remembered = remembered
+
+    @classmethod
+    def fit(cls, inputs: pl.DataFrame, target: np.ndarray, _penalty: float) -> Rote:
+        from sklearn.neighbors import KNeighborsRegressor
+
+        return cls(KNeighborsRegressor(1).fit(_without_nulls(inputs), target))
+
+    def predict(self, inputs: pl.DataFrame) -> np.ndarray:
+        return self._remembered.predict(_without_nulls(inputs))
+
+
+def _without_nulls(inputs: pl.DataFrame) -> np.ndarray:
+    return inputs.fill_null(0.0).to_numpy()
+
+
 @pytest.fixture(params=[1, 2])
 def memorised(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[type[Split] | None], tuple[Trained, pl.DataFrame]]:
     """Train a model that remembers all it was shown; how history is divided can be said."""
-    restless = {"iterations": 300, "learning_rate": 0.2, "depth": 8, "l2_leaf_reg": 1.0}
+    restless = {"iterations": 100, "learning_rate": 0.3, "depth": 8, "l2_leaf_reg": 1.0}
     for name, value in restless.items():
         monkeypatch.setitem(PARAMETERS, name, value)
+    monkeypatch.setattr(model, "LinearLearner", Rote)
     # Without a factor, so that the rows are as good as the days and chance is small.
     bars = simulate(CONSTANT, 16, 800, seed=request.param, factor_share=0.0)
     features = Features.validate(make_features(bars), cast=True)
@@ -102,9 +129,16 @@ def claimed(trained: Trained) -> float:
 
 
 def coverage(trained: Trained, bars: pl.DataFrame) -> float:
-    """Of the challenger's 90 % intervals on the days it was judged on."""
+    """Of the challenger's 90 % intervals on the first days it was judged on.
+
+    Later ones are calibrated by residuals of judged days too, which nobody could memorise.
+    """
     came = returns_ahead(labels(bars))
-    made = trained.judged["challenger"].join(came, on=["day", "ticker", "horizon"])
+    judged = trained.judged["challenger"]
+    first = judged["day"].unique().sort().head(FIRST_DAYS)
+    made = judged.filter(pl.col("day").is_in(first.implode())).join(
+        came, on=["day", "ticker", "horizon"]
+    )
     inside = pl.col("actual_return").is_between("return_q05", "return_q95")
     return made.select(inside.mean()).item()
 
@@ -115,11 +149,12 @@ def test_a_judge_is_not_impressed_by_memory(memorised) -> None:
     assert coverage(trained, bars) > LEAST_COVERAGE
 
 
-def test_a_split_by_rows_takes_memory_for_skill(memorised) -> None:
-    trained, _ = memorised(ByRows)
+def test_a_judge_of_days_that_were_trained_on_takes_memory_for_skill(memorised) -> None:
+    trained, _ = memorised(TrainedOnAll)
     assert claimed(trained) > MOST_CLAIMED_SKILL
 
 
-def test_calibrating_on_what_was_memorised_makes_intervals_too_narrow(memorised) -> None:
-    trained, bars = memorised(CalibratedOnTraining)
+@pytest.mark.parametrize("divided", [ByRows, CalibratedOnTraining])
+def test_calibrating_on_what_was_memorised_makes_intervals_too_narrow(memorised, divided) -> None:
+    trained, bars = memorised(divided)
     assert coverage(trained, bars) < LEAST_COVERAGE
