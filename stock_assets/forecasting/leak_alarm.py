@@ -38,8 +38,8 @@ MAX_RANK_IC = 0.10
 MAX_PINBALL_SKILL = 6.5
 """Pinball loss in % below the baseline's above which, for some horizon, a forecast is too good.
 
-Knowing the true volatility of a simulated market gains 3 %; the worst real storm, in which the baseline
-is at its worst, 5.9 % in 250 days.
+Knowing the true volatility of a simulated market gains 3 %; the worst real storm, in which the
+baseline is at its worst, 5.9 % in 250 days.
 """
 
 MAX_QLIKE_SKILL = 50.0
@@ -97,7 +97,7 @@ def sound(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> Soun
     if ranks is not None and ranks.mean > MAX_RANK_IC and _no_chance(ranks):
         too_good.append(f"rank IC {ranks.mean:.2f} (limit {MAX_RANK_IC})")
     too_good += [
-        f"pinball loss {item.skill:.1f} % below the baseline's (limit {MAX_PINBALL_SKILL:.0f} %)"
+        f"pinball loss {item.skill:.1f} % below the baseline's (limit {MAX_PINBALL_SKILL:g} %)"
         for item, limit in zip(losses, loss_limits, strict=True)
         if no_luck(limit, LEVEL)
     ]
