@@ -5,6 +5,8 @@ PYTHON ?= python3
 BENCH ?=
 # Options of the bars: --quick, --folder FOLDER (go on where it stopped), --again product.
 BARS ?=
+# Tests at once: one more than the two processors of CI, as those of the UI mostly wait.
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -27,10 +29,10 @@ demo: $(INSTALLED)
 	$(BIN)/stock-assets demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 fast: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 dev: $(INSTALLED)
 	$(BIN)/stock-assets dev
