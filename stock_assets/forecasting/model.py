@@ -23,7 +23,7 @@ from stock_assets.calendars import get_calendar
 from stock_assets.forecasting.calibration import distributions, residual_pools
 from stock_assets.forecasting.labels import HORIZONS, LABEL_SESSIONS
 from stock_assets.forecasting.linear import LinearLearner
-from stock_assets.forecasting.volatility import is_measured
+from stock_assets.forecasting.volatility import MAX_LOG_RATIO, is_measured
 from stock_assets.lake.schemas import QUANTILE_NAMES
 
 if TYPE_CHECKING:
@@ -71,9 +71,6 @@ MIN_FOR_FACTOR = 50
 
 MEDIAN_KEPT = 0.25
 """Share of the residuals' own median that the forecast keeps: two years say little of the drift."""
-
-MAX_LOG_RATIO = 3.0
-"""Targets and log-ratio inputs are clipped here: a stuck or exploded week is not a level."""
 
 MAX_STANDARDISED = 10.0
 """Standardised returns as inputs are clipped here."""

@@ -21,6 +21,10 @@ MIN_SESSION_VARIANCE = MIN_VOLATILITY**2
 """A session's variance at least: zero has no logarithm."""
 
 
+MAX_LOG_RATIO = 3.0
+"""Log ratios of variances are clipped here: a stuck or exploded week is not a level."""
+
+
 def session_variance(previous_close: pl.Expr) -> pl.Expr:
     """The variance of one session's bar, from the previous close on; null without one.
 

@@ -225,16 +225,22 @@ def dataset(table: str, found: DeltaTable) -> pds.Dataset:
     Raises `LakeError` where such a column must not be null.
     """
     import pyarrow as pa  # noqa: PLC0415
+    from pyarrow.fs import FileSystem, SubTreeFileSystem  # noqa: PLC0415
 
+    # Arrow's own reading of files, not delta-rs' through Python: threads that close such files
+    # while the interpreter ends abort the process, rarely (apache/arrow 39862, 34314).
+    native, path = FileSystem.from_uri(found.table_uri)
+    files = SubTreeFileSystem(path, native)
     missing = _missing(table, found)
     if not missing:
-        return found.to_pyarrow_dataset()
+        return found.to_pyarrow_dataset(filesystem=files)
     required = [name for name in missing if not ALL_TABLES[table].columns()[name].nullable]
     if required:
         message = f"table {table}: {found.table_uri} lacks the column(s) {required}, which no row "
         raise LakeError(message + "is without; move it away and make it anew")
     added = ALL_TABLES[table].create_empty().select(missing).to_arrow().schema
-    return found.to_pyarrow_dataset(schema=pa.schema([*pa.schema(found.schema()), *added]))
+    schema = pa.schema([*pa.schema(found.schema()), *added])
+    return found.to_pyarrow_dataset(filesystem=files, schema=schema)
 
 
 def _missing(table: str, found: DeltaTable) -> list[str]:

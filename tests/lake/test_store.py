@@ -227,6 +227,14 @@ def test_a_ticker_with_an_apostrophe_is_only_a_name(lake, drift_rows, day):
     assert only["distance"].to_list() == [1.0, 5.0]
 
 
+def test_a_lake_in_a_folder_of_any_name_is_read(tmp_path, drift_rows, day):
+    lake = Lake(tmp_path / "Märkte 100% + «ours»")
+    frame = drift_rows([day(0), day(20)], AB)
+    lake.write("drift", frame, Slice(None, day(20), AB))
+
+    assert_frame_equal(lake.read("drift", Slice(day(20), day(20), AB)), frame.filter(day=day(20)))
+
+
 def test_the_physical_year_is_hidden_and_right(lake, drift_rows, day):
     lake.write("drift", drift_rows([day(0), day(20)], AB), Slice(None, day(20), AB))
 

@@ -198,7 +198,7 @@ class Daemon:
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Two simulated tickers, and two whose files are not there yet."""
     calendar = get_calendar("XMOS")
-    first = calendar.back(calendar.latest_closed(dt.datetime.now(tz=dt.UTC)), 8)
+    first = calendar.back(calendar.latest_closed(dt.datetime.now(tz=dt.UTC)), 12)
     port, reports_port = free_ports()
     file = tmp_path_factory.mktemp("daemon") / "market.toml"
     of_files = "\n".join(
@@ -236,7 +236,7 @@ reports_port = {reports_port}
 def test_a_backfill_too_large_for_a_run_is_worked_off_in_the_order_of_its_days(
     daemon: Daemon,
 ) -> None:
-    keys = daemon.keys(range(3), "AAA", "BBB")
+    keys = daemon.keys(range(9, 12), "AAA", "BBB")
     backfill = daemon.backfill(INGEST, keys)
     assert daemon.wait_backfill(backfill) == "COMPLETED_SUCCESS"
     runs = daemon.runs_of(backfill)
@@ -245,7 +245,9 @@ def test_a_backfill_too_large_for_a_run_is_worked_off_in_the_order_of_its_days(
     times = [at for run in runs for at in (run.began, run.ended)]
     assert times == sorted(times)
     for asset in INGEST:
-        assert daemon.cells(asset, "materialized", daemon.keys(range(5), "AAA", "BBB")) == set(keys)
+        assert daemon.cells(asset, "materialized", daemon.keys(range(13), "AAA", "BBB")) == set(
+            keys
+        )
 
 
 def test_what_a_backfill_did_not_get_done_is_asked_for_again_and_nothing_else(
@@ -290,6 +292,7 @@ def test_a_run_that_may_be_retried_is_with_its_whole_range(daemon: Daemon) -> No
 
 def test_a_cancelled_backfill_is_completed_by_re_executing_its_run(daemon: Daemon) -> None:
     """The whole graph: cancelled in the model, failed there, completed from the failure."""
+    # The first days: only they bring the history with them on which a model is trained.
     keys = daemon.keys(range(4), "AAA", "BBB")
     first, later = keys[:4], keys[4:]
     registry = daemon.server.settings.mlflow_dir

@@ -15,7 +15,6 @@ import polars as pl
 
 from stock_assets.forecasting.baseline import scaled_to_horizons
 from stock_assets.forecasting.baselines.scale import (
-    MAX_LOG_RATIO,
     MIN_FIT_ROWS,
     NothingFitted,
     ScaleForecaster,
@@ -23,6 +22,7 @@ from stock_assets.forecasting.baselines.scale import (
     fit_rows,
     retransformation,
 )
+from stock_assets.forecasting.volatility import MAX_LOG_RATIO
 
 if TYPE_CHECKING:
     import datetime as dt

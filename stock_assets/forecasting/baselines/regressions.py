@@ -14,7 +14,6 @@ import polars as pl
 
 from stock_assets.forecasting.baseline import scaled_to_horizons
 from stock_assets.forecasting.baselines.scale import (
-    MAX_LOG_RATIO,
     MIN_FIT_ROWS,
     NothingFitted,
     ScaleForecaster,
@@ -24,7 +23,7 @@ from stock_assets.forecasting.baselines.scale import (
 )
 from stock_assets.forecasting.linear import LinearLearner
 from stock_assets.forecasting.model import model_inputs
-from stock_assets.forecasting.volatility import is_measured
+from stock_assets.forecasting.volatility import MAX_LOG_RATIO, is_measured
 
 if TYPE_CHECKING:
     import datetime as dt

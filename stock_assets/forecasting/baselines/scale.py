@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 MIN_FIT_ROWS = 250
 """Labelled rows below which nothing is fitted: the baseline's sigma stands in everywhere."""
 
-MAX_LOG_RATIO = 3.0
-"""Log ratios of variances are clipped here: a stuck or exploded week is not a level."""
-
 
 class Scale(Protocol):
     """How far prices will move, for each row of features."""

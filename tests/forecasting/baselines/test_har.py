@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 
 from stock_assets.forecasting.baselines.har import Har
-from stock_assets.forecasting.baselines.scale import MAX_LOG_RATIO, NothingFitted
+from stock_assets.forecasting.baselines.scale import NothingFitted
 from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.labels import labels
+from stock_assets.forecasting.volatility import MAX_LOG_RATIO
 
 
 def by_numpy(bars, day, *, ranges: bool):
