@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 SIGNIFICANT = 0.05
 """Chance of a false claim from which on nothing is claimed."""
 
-TOO_GOOD_R2 = 0.01
-TOO_GOOD_DIRECTION = 0.54
-TOO_GOOD_RANK_IC = 0.10
-"""Beyond these a forecast of weekly returns has seen the future, until shown otherwise."""
+MAX_R2 = 1.0
+"""R2 of the return in % above which a forecast of price is too good: a leak until shown not to be.
+
+So are the two below; no honest forecast of weekly returns has reached them.
+"""
+
+MAX_DIRECTION = 54.0
+"""Share of right directions in % above which a forecast of price is too good."""
+
+MAX_RANK_IC = 0.10
+"""Rank correlation with the outcome across tickers above which a forecast is too good."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +70,13 @@ class MedianSkill:
     def alarms(self) -> list[str]:
         """What is too good to be true: more than luck, and beyond what weekly returns allow."""
         found = []
-        if self.price is not None and self.r2 is not None and self.r2 > TOO_GOOD_R2:
+        if self.price is not None and self.r2 is not None and 100 * self.r2 > MAX_R2:
             found.append(("R2 of price", percent(self.r2), self.price.p))
-        if self.direction is not None and 1 - self.direction.loss > TOO_GOOD_DIRECTION:
+        if self.direction is not None and 100 * (1 - self.direction.loss) > MAX_DIRECTION:
             found.append(
                 ("directional accuracy", percent(1 - self.direction.loss), self.direction.p)
             )
-        if self.ranks is not None and self.ranks.mean > TOO_GOOD_RANK_IC:
+        if self.ranks is not None and self.ranks.mean > MAX_RANK_IC:
             found.append(("rank IC", f"{self.ranks.mean:.2f}", self.ranks.p))
         return [
             f"{name} of {value} is too good to be true: look for a leak first"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CHALLENGER, IN_FORCE, BASELINE_LOSS = "challenger", "in_force", "baseline"
 
-RULES = 2
+RULES = 3
 """Raise whenever a verdict on the same losses may change: it is part of a model's name."""
 
 LEVEL = 0.05

@@ -291,17 +291,23 @@ def planted(name: str, what: pl.Expr) -> Callable[[pl.DataFrame, pl.DataFrame], 
     return leaking
 
 
-def next_weeks(features: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:
-    """All features of five sessions later, but those that the baseline goes by too."""
-    kept = ["day", "ticker", "exchange", "vol_ewma", "market_vol_ewma"]
-    return features.with_columns(pl.exclude(kept).shift(-5).over("ticker", order_by="day"))
+def early(sessions: int) -> Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]:
+    """All features of so many sessions later, but those that the baseline goes by too."""
+
+    def leaking(features: pl.DataFrame, _: pl.DataFrame) -> pl.DataFrame:
+        kept = ["day", "ticker", "exchange", "vol_ewma", "market_vol_ewma"]
+        later = pl.exclude(kept).shift(-sessions).over("ticker", order_by="day")
+        return features.with_columns(later)
+
+    return leaking
 
 
 LEAKS = {
     "the size of the next return": planted("ret_1d", pl.col("y1").abs()),
     "the variance to come": planted("log_variance_1d", pl.col("realised_variance").log()),
     "a volatility to come": planted("vol_close_5", (pl.col("realised_variance") / 5).sqrt()),
-    "next week's features": next_weeks,
+    "the next session's features": early(1),
+    "next week's features": early(5),
 }
 
 

@@ -91,7 +91,11 @@ def test_a_leak_at_one_horizon_alone_is_caught(market) -> None:
     assert "R2 " in (alarm(rows, forecasts(rows, median=median)) or "")
 
 
-@pytest.mark.parametrize("leak", [pl.col("realised_variance").sqrt() / math.sqrt(5)])
+@pytest.mark.parametrize(
+    "leak",
+    [pl.col("realised_variance").sqrt() / math.sqrt(5), pl.col("variance_ahead_1").sqrt()],
+    ids=["of five sessions", "of the next session"],
+)
 def test_a_variance_that_knows_the_future_is_caught(market, leak: pl.Expr) -> None:
     rows = market(6, 120, 2).with_columns(leak.clip(lower_bound=1e-4).alias("leaked"))
     found = alarm(rows, forecasts(rows, "leaked"))
