@@ -35,6 +35,13 @@ Knowing the true volatility of a simulated market gains 3 %; the worst real stor
 baseline is at its worst, 5.9 % in 250 days.
 """
 
+MAX_SKILL_SPREAD = 3.0
+"""Points of pinball skill between the best and the worst horizon above which that is too uneven.
+
+Volatility lasts: what is known of it serves all horizons nearly alike (at most 1.4 points apart).
+Who has seen the return of one of them is good at that one.
+"""
+
 MAX_QLIKE_SKILL = 50.0
 """QLIKE in % below the baseline's above which a forecast of variance is too good.
 
@@ -71,12 +78,14 @@ def sound(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> Soun
     """Look for a leak in `own`, forecasts of `rows` (of `labels`), beside the baseline's.
 
     Both forecasts have day, ticker, horizon, sigma and return_q05 ... return_q95. A limit counts
-    as passed where the number is above it and chance does not explain that: for R2, direction and
-    rank IC that the forecast has any skill, for volatility that its skill is above the limit.
+    as passed where the number is above it and chance does not explain that: for R2 and direction
+    that the forecast has more skill than the drift that came, for rank IC that it has any, for
+    volatility that its skill is above the limit.
     """
     met = _met(own, baseline, rows)
     called = met.filter(pl.col("median_move") != 0)
     squared = [compare(part, "squared", "random_walk") for part in _horizons(called)]
+    beside_drift = [compare(part, "squared", "drift") for part in _horizons(called)]
     direction = compare_direction(met)
     ranks = rank_correlation(met) if called.height else None
     losses = [compare(part, "pinball", "baseline_pinball") for part in _horizons(met)]
@@ -86,8 +95,8 @@ def sound(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> Soun
     qlike_limits = [compare(part, "qlike", "qlike_limit") for part in _horizons(variances)]
     too_good = [
         f"R2 {item.skill:.1f} % (limit {MAX_R2:.0f} %)"
-        for item in squared
-        if item.skill > MAX_R2 and no_luck(item, LEVEL)
+        for item, drift in zip(squared, beside_drift, strict=True)
+        if item.skill > MAX_R2 and no_luck(drift, LEVEL)
     ]
     if direction is not None and no_luck(direction, LEVEL):
         right = 100 * (1 - direction.loss)
@@ -100,6 +109,12 @@ def sound(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> Soun
         for item, limit in zip(losses, loss_limits, strict=True)
         if no_luck(limit, LEVEL)
     ]
+    spread = _spread(list(_horizons(met)))
+    if spread is not None and no_luck(spread.above_limit, LEVEL):
+        too_good.append(
+            f"pinball skill {spread.points:.1f} points apart between horizons {spread.best} and "
+            f"{spread.worst} (limit {MAX_SKILL_SPREAD:g})"
+        )
     too_good += [
         f"QLIKE {item.skill:.0f} % below the baseline's (limit {MAX_QLIKE_SKILL:.0f} %)"
         for item, limit in zip(qlikes, qlike_limits, strict=True)
@@ -114,6 +129,46 @@ def sound(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> Soun
         qlike_skill=max((item.skill for item in qlikes if item.days), default=None),
         leak_alarm=told if too_good else None,
     )
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """How much better the best horizon's pinball skill is than the worst's."""
+
+    best: int
+    worst: int
+    points: float
+    above_limit: Comparison
+    """Of a loss that is smaller where they are further apart than the limit."""
+
+
+def _spread(parts: list[pl.DataFrame]) -> _Spread | None:
+    """Of the rows of each horizon; None where there are fewer than two, or no baseline's loss."""
+    found = []
+    for part in parts:
+        typical = part["baseline_pinball"].mean()
+        if not typical:
+            return None
+        losses = part.group_by("day").agg(
+            pl.col("horizon").first(),
+            (pl.col("pinball").mean() / typical).alias("own"),
+            (pl.col("baseline_pinball").mean() / typical).alias("baseline"),
+        )
+        found.append((compare(part, "pinball", "baseline_pinball").skill, losses))
+    if len(found) < 2:  # noqa: PLR2004
+        return None
+    (high, best), (low, worst) = max(found, key=_skill), min(found, key=_skill)
+    both = best.join(worst, on="day", suffix="_worst").with_columns(
+        (pl.col("own") + pl.col("baseline_worst")).alias("apart"),
+        (pl.col("baseline") + pl.col("own_worst") - MAX_SKILL_SPREAD / 100).alias("limit"),
+    )
+    return _Spread(
+        best["horizon"][0], worst["horizon"][0], high - low, compare(both, "apart", "limit")
+    )
+
+
+def _skill(found: tuple[float, pl.DataFrame]) -> float:
+    return found[0]
 
 
 def no_luck(found: Comparison, level: float) -> bool:
@@ -161,6 +216,11 @@ def _met(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> pl.Da
             pl.col("actual_return").alias("actual_move"),
             ((pl.col("actual_return") - pl.col("return_q50")) ** 2).alias("squared"),
             (pl.col("actual_return") ** 2).alias("random_walk"),
+            # Who expects a rise in years that rose is not clairvoyant: known afterwards, the mean
+            # return is what skill must be more than.
+            ((pl.col("actual_return") - pl.col("actual_return").mean().over("horizon")) ** 2).alias(
+                "drift"
+            ),
             pinball("actual_return").alias("pinball"),
             pinball("actual_return", "baseline_return_").alias("baseline_pinball"),
             qlike("sigma").alias("qlike"),

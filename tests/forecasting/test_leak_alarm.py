@@ -140,12 +140,35 @@ def test_luck_on_a_small_market_seldom_trips_it(market) -> None:
     assert sum(alarmed is not None for alarmed, _ in told) <= 6
 
 
-def test_a_market_that_rises_is_no_leak(market) -> None:
-    """Always up is right in most of a bull market: that is no skill."""
+@pytest.mark.parametrize(("rise", "median"), [(0.01, 1e-6), (0.002, 0.001)])
+def test_a_market_that_rises_is_no_leak(market, rise: float, median: float) -> None:
+    """Always up is mostly right in a bull market, and its drift explains some: that is no skill."""
     rows = market(6, 200, 4).with_columns(
-        *((pl.col(f"y{h}") + 0.01 * h).alias(f"y{h}") for h in HORIZONS),
-        pl.lit(1e-6).alias("up"),
+        *((pl.col(f"y{h}") + rise * h).alias(f"y{h}") for h in HORIZONS),
+        *(pl.lit(median * h).alias(f"m{h}") for h in HORIZONS),
     )
-    found = sound(forecasts(rows, median=dict.fromkeys(HORIZONS, "up")), forecasts(rows), rows)
-    assert found.direction > 60
+    own = forecasts(rows, median={h: f"m{h}" for h in HORIZONS})
+    found = sound(own, forecasts(rows), rows)
+    assert found.direction > 54
+    assert (found.r2 > 1) == (median > 1e-6)
     assert found.leak_alarm is None
+
+
+@pytest.mark.parametrize("horizon", HORIZONS)
+def test_skill_at_one_horizon_alone_is_caught(market, horizon: int) -> None:
+    """Quantiles that know a part of the size of one return: no limit of a single one is passed."""
+    rows = market(10, 250, 3)
+    size = (pl.col(f"y{horizon}").abs() / math.sqrt(horizon)).log() + 0.635  # E log|z| of a normal
+    knowing = rows.with_columns(
+        (pl.col("sigma1") * (0.12 * (size - pl.col("sigma1").log())).exp()).alias("knowing")
+    )
+    own = pl.concat(
+        [
+            forecasts(knowing, "knowing").filter(horizon=horizon),
+            forecasts(rows).filter(pl.col("horizon") != horizon),
+        ]
+    )
+    found = alarm(rows, own)
+    assert found is not None
+    assert f"points apart between horizons {horizon} and" in found
+    assert "pinball loss" not in found
