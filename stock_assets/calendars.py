@@ -35,40 +35,56 @@ _SHOWN_EXCHANGES = 12
 
 @dataclass(frozen=True)
 class _Correction:
-    """Days on which the packaged calendar and the exchange's record differ."""
+    """Days on which the packaged calendar and the exchange's record, or its plan, differ."""
 
     closed: frozenset[dt.date] = frozenset()
     extra: frozenset[dt.date] = frozenset()
+    unforeseen: frozenset[dt.date] = frozenset()
+    """Days closed at less than a week's notice: until then they were planned as sessions."""
 
 
 def _days(first: str, last: str) -> frozenset[dt.date]:
     start, end = dt.date.fromisoformat(first), dt.date.fromisoformat(last)
-    return frozenset(start + dt.timedelta(n) for n in range((end - start).days + 1))
+    every = (start + dt.timedelta(n) for n in range((end - start).days + 1))
+    return frozenset(day for day in every if day.isoweekday() <= 5)  # noqa: PLR2004
+
+
+def _each(*days: str) -> frozenset[dt.date]:
+    return frozenset(map(dt.date.fromisoformat, days))
+
+
+_SUSPENDED = _days("2022-02-28", "2022-03-23") - _each("2022-03-07", "2022-03-08")
+"""The Moscow Exchange's closure for shares, without two holidays within it."""
+
+_US_UNFORESEEN = _days("2001-09-11", "2001-09-14") | _each(
+    "2004-06-11", "2007-01-02", "2012-10-29", "2012-10-30", "2018-12-05", "2025-01-09"
+)
+"""The attacks of 2001, a hurricane, and days of mourning for presidents."""
 
 
 _CORRECTIONS = {
     # Trading in shares was suspended from 2022-02-28 to 2022-03-23; five later days that the
     # package holds for holidays were traded (transferred days off, one weekend session).
     "XMOS": _Correction(
-        closed=_days("2022-02-28", "2022-03-23"),
-        extra=frozenset(
-            dt.date.fromisoformat(day)
-            for day in ("2025-02-24", "2025-03-10", "2025-11-01", "2026-03-09", "2026-05-11")
-        ),
+        closed=_SUSPENDED,
+        extra=_each("2025-02-24", "2025-03-10", "2025-11-01", "2026-03-09", "2026-05-11"),
+        # Trading stopped in the crisis of 2008 too; two holidays of 2020 were declared late.
+        unforeseen=_SUSPENDED
+        | _each("2008-09-18", "2008-10-10", "2008-10-27", "2020-06-24", "2020-07-01"),
     ),
+    "XNYS": _Correction(unforeseen=_US_UNFORESEEN),
+    "XNAS": _Correction(unforeseen=_US_UNFORESEEN),
+    "XLON": _Correction(unforeseen=_each("2022-09-19")),
     # Days for which a rate was set on a day when the exchange was closed.
     CBR: _Correction(
-        extra=frozenset(
-            dt.date.fromisoformat(day)
-            for day in (
-                "1993-02-24", "1995-02-24", "1996-11-11", "1996-12-15", "1996-12-16",
-                "1997-01-01", "1997-01-06", "1997-02-25", "1998-01-01", "1998-02-24",
-                "1999-01-01", "1999-02-24", "2000-01-01", "2000-02-24", "2001-02-24",
-                "2002-01-01", "2003-01-01", "2004-01-01", "2005-01-01", "2007-12-30",
-                "2008-09-19", "2008-10-11", "2008-10-28", "2009-01-12", "2011-01-01",
-                "2012-12-30", "2014-01-01", "2015-01-01", "2016-01-01", "2020-01-01",
-                "2020-06-25", "2020-07-02", "2021-01-01", "2022-03-06",
-            )
+        extra=_each(
+            "1993-02-24", "1995-02-24", "1996-11-11", "1996-12-15", "1996-12-16",
+            "1997-01-01", "1997-01-06", "1997-02-25", "1998-01-01", "1998-02-24",
+            "1999-01-01", "1999-02-24", "2000-01-01", "2000-02-24", "2001-02-24",
+            "2002-01-01", "2003-01-01", "2004-01-01", "2005-01-01", "2007-12-30",
+            "2008-09-19", "2008-10-11", "2008-10-28", "2009-01-12", "2011-01-01",
+            "2012-12-30", "2014-01-01", "2015-01-01", "2016-01-01", "2020-01-01",
+            "2020-06-25", "2020-07-02", "2021-01-01", "2022-03-06",
         ),
     ),
 }  # fmt: skip
@@ -79,17 +95,22 @@ class Calendar:
     """The sessions of one exchange, as sorted days, with the clock time at which each ends.
 
     `sessions` runs from `EPOCH` (or the package's first day) to about two years from today;
-    `close` is local to `timezone`.
+    `close` is local to `timezone`. `planned` are those and the `unforeseen` closures: what could be
+    known ahead.
     """
 
     name: str
     timezone: str
     close: dt.time
     sessions: tuple[dt.date, ...]
+    unforeseen: frozenset[dt.date] = frozenset()
+    planned: tuple[dt.date, ...] = field(default=(), repr=False, compare=False)
     _set: frozenset[dt.date] = field(default=frozenset(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_set", frozenset(self.sessions))
+        planned = tuple(sorted(self._set | self.unforeseen)) if self.unforeseen else self.sessions
+        object.__setattr__(self, "planned", planned)
 
     def is_session(self, day: dt.date) -> bool:
         """Whether the exchange trades on `day`."""
@@ -107,6 +128,11 @@ class Calendar:
         """The next `count` sessions strictly after `day`."""
         start = bisect.bisect_right(self.sessions, day)
         return self.sessions[start : start + count]
+
+    def days_ahead(self, day: dt.date, count: int) -> int:
+        """Calendar days from `day` to the `count`-th session after it, as planned on `day`."""
+        place = bisect.bisect_right(self.planned, day) + count - 1
+        return (self.planned[place] - day).days
 
     def back(self, day: dt.date, count: int) -> dt.date:
         """The session `count` sessions before `day` (the first one when there are fewer)."""
@@ -189,7 +215,7 @@ def get_calendar(name: str) -> Calendar:
         close = dt.time(0)
     fix = _CORRECTIONS.get(name, _Correction())
     days = tuple(sorted((set(days) - fix.closed) | fix.extra))
-    return Calendar(name, known.timezone, close, days)
+    return Calendar(name, known.timezone, close, days, fix.unforeseen)
 
 
 @functools.cache

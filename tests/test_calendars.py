@@ -44,6 +44,31 @@ def test_moscow_traded_on_days_that_the_package_does_not_know(extra):
 
 
 @pytest.mark.parametrize(
+    ("exchange", "on", "count", "ahead"),
+    [
+        ("XMOS", "2022-02-18", 1, 3),  # a Friday
+        ("XMOS", "2022-02-25", 1, 3),  # the next week was closed, unannounced
+        ("XMOS", "2022-02-25", 5, 7),
+        ("XMOS", "2022-03-04", 1, 5),  # a holiday on Tuesday, transferred to Monday too
+        ("XMOS", "2025-02-21", 1, 3),  # a Monday that the package takes for a holiday
+        ("XNYS", "2001-09-10", 1, 1),
+        ("XNYS", "2012-10-26", 1, 3),
+        ("XNYS", "2024-12-24", 1, 2),
+    ],
+)
+def test_the_next_session_is_as_far_off_as_was_planned(exchange, on, count, ahead):
+    assert get_calendar(exchange).days_ahead(day(on), count) == ahead
+
+
+def test_what_nobody_foresaw_was_a_closure_on_a_weekday():
+    for exchange in ("XMOS", "XNYS", "XNAS", "XLON"):
+        calendar = get_calendar(exchange)
+        assert calendar.unforeseen
+        assert not calendar.unforeseen & {*calendar.sessions}
+        assert all(day.isoweekday() <= 5 for day in calendar.unforeseen)
+
+
+@pytest.mark.parametrize(
     ("exchange", "closed"),
     [
         ("XMOS", "2024-05-09"),

@@ -44,23 +44,13 @@ with_beta as (
     )
 ),
 
-ahead as (
-    select
-        exchange,
-        session,
-        cast(lead(day, 1) over following - day as integer) as days_ahead_1,
-        cast(lead(day, 5) over following - day as integer) as days_ahead_5
-    from {{ source('run', 'sessions') }}
-    window following as (partition by exchange order by session)
-),
-
 of_slice as (
     select
         with_beta.*,
-        ahead.days_ahead_1,
-        ahead.days_ahead_5
+        planned.days_ahead_1,
+        planned.days_ahead_5
     from with_beta
-    left join ahead using (exchange, session)
+    left join {{ source('run', 'sessions') }} as planned using (exchange, session)
     inner join {{ source('run', 'slice') }} as slice
         on
             with_beta.ticker = slice.ticker

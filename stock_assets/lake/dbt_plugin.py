@@ -120,11 +120,19 @@ def _slice(request: DbtRequest) -> pl.DataFrame:
 def _sessions(request: DbtRequest) -> pl.DataFrame:
     return pl.DataFrame(
         [
-            (item.exchange, day, number)
+            (item.exchange, item.first_session + place, *known)
             for item in request.sessions
-            for number, day in enumerate(item.days, start=item.first_session)
+            for place, known in enumerate(
+                zip(item.days, item.days_ahead_1, item.days_ahead_5, strict=True)
+            )
         ],
-        schema={"exchange": pl.String, "day": pl.Date, "session": pl.Int32},
+        schema={
+            "exchange": pl.String,
+            "session": pl.Int32,
+            "day": pl.Date,
+            "days_ahead_1": pl.Int32,
+            "days_ahead_5": pl.Int32,
+        },
         orient="row",
     )
 

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 REQUEST_VARIABLE = "STOCK_ASSETS_DBT_REQUEST"
 """Environment variable with the path of the request's JSON file."""
 
-AHEAD_SESSIONS = 5
-"""Sessions after a slice whose dates its features tell: how long a weekend comes is known."""
-
 LOOKBACK_SESSIONS = 282
 """Sessions before a slice that its features can depend on.
 
@@ -54,14 +51,17 @@ class RequestedTicker(_Part):
 
 
 class RequestedSessions(_Part):
-    """Sessions of one exchange, consecutive, up to five after the slice's last day.
+    """Sessions of one exchange, consecutive, up to the slice's last day.
 
-    `first_session` is the calendar's running number of `days[0]`.
+    `first_session` is the calendar's running number of `days[0]`. `days_ahead_1` and `days_ahead_5`
+    say of each how many days later the next and the fifth session was planned to be.
     """
 
     exchange: str
     first_session: int
     days: tuple[dt.date, ...]
+    days_ahead_1: tuple[int, ...]
+    days_ahead_5: tuple[int, ...]
 
 
 class RequestedFactor(_Part):
@@ -115,9 +115,14 @@ def build_request(settings: Settings, area: Slice, *, run_id: str = "") -> DbtRe
         if area.first_date is not None:
             first = calendar.back(area.first_date, LOOKBACK_SESSIONS)
         days = calendar.between(first, area.last_date)
-        days += calendar.after(area.last_date, AHEAD_SESSIONS)
         sessions.append(
-            RequestedSessions(exchange=exchange, first_session=calendar.index(first), days=days)
+            RequestedSessions(
+                exchange=exchange,
+                first_session=calendar.index(first),
+                days=days,
+                days_ahead_1=tuple(calendar.days_ahead(day, 1) for day in days),
+                days_ahead_5=tuple(calendar.days_ahead(day, 5) for day in days),
+            )
         )
     names = frozenset(area.tickers)
     return DbtRequest(

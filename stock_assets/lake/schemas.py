@@ -170,10 +170,12 @@ class Features(dy.Schema):
         nullable=True, min=1, description="Calendar days since the previous bar."
     )
     days_ahead_1 = dy.Int32(
-        nullable=True, min=1, description="Calendar days to the exchange's next session."
+        nullable=True,
+        min=1,
+        description="Calendar days to the next session, as planned that day.",
     )
     days_ahead_5 = dy.Int32(
-        nullable=True, min=1, description="Calendar days to the fifth session ahead."
+        nullable=True, min=1, description="Calendar days to the fifth session ahead, as planned."
     )
     weekday = dy.Int32(nullable=False, min=1, max=7, description="ISO weekday, Monday is 1.")
     bars_252 = dy.Int32(

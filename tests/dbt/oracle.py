@@ -218,7 +218,9 @@ def _ticker(
 
 
 def _days_ahead(exchange: str, day: dt.date, count: int) -> int:
-    return (get_calendar(exchange).after(day, count)[-1] - day).days
+    calendar = get_calendar(exchange)
+    planned = {*calendar.after(day, 30), *calendar.unforeseen}
+    return (sorted(item for item in planned if item > day)[count - 1] - day).days
 
 
 def _plain(value: float) -> float | None:

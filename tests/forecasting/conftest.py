@@ -183,7 +183,7 @@ def make_features(bars: pl.DataFrame) -> pl.DataFrame:
 
 def _days_ahead(bars: pl.DataFrame, count: int) -> dict[dt.date, int]:
     calendar = get_calendar(bars["exchange"][0])
-    return {day: (calendar.after(day, count)[-1] - day).days for day in bars["day"].unique()}
+    return {day: calendar.days_ahead(day, count) for day in bars["day"].unique()}
 
 
 def _ewma() -> pl.Expr:

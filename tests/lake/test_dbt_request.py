@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from stock_assets import calendars
 from stock_assets.calendars import get_calendar
 from stock_assets.errors import LakeError
 from stock_assets.lake.dbt_request import (
-    AHEAD_SESSIONS,
     LOOKBACK_SESSIONS,
     REQUEST_VARIABLE,
     build_request,
@@ -48,16 +49,40 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(file)
 
 
-def test_sessions_reach_as_far_back_and_ahead_as_features_look(settings: Settings) -> None:
+def test_sessions_reach_as_far_back_as_features_look(settings: Settings) -> None:
     request = build_request(settings, Slice(DAY, DAY, ("A", "B")))
     for part, exchange in zip(request.sessions, ("XMOS", "XNYS"), strict=True):
         calendar = get_calendar(exchange)
         assert part.exchange == exchange
-        assert len(part.days) == LOOKBACK_SESSIONS + 1 + AHEAD_SESSIONS
-        assert part.days[LOOKBACK_SESSIONS] == DAY
+        assert len(part.days) == LOOKBACK_SESSIONS + 1
+        assert part.days[-1] == DAY
         assert part.days == calendar.between(part.days[0], part.days[-1])
         assert calendar.index(part.days[0]) == part.first_session
     assert request.lookback_date == min(part.days[0] for part in request.sessions)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "first_closed"),
+    [
+        ("XMOS", dt.date(2022, 2, 28)),
+        ("XNYS", dt.date(2001, 9, 11)),
+        ("XNYS", dt.date(2012, 10, 29)),
+    ],
+)
+def test_a_closure_that_nobody_foresaw_is_not_told_before(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, exchange: str, first_closed: dt.date
+) -> None:
+    """All that the days before are told is what a calendar without the closure tells."""
+    ticker = "A" if exchange == "XMOS" else "B"
+    area = Slice(None, first_closed - dt.timedelta(1), (ticker,))
+    (known,) = build_request(settings, area).sessions
+    real = get_calendar(exchange)
+    closures = tuple(day for day in real.unforeseen if day >= first_closed)
+    unbroken = dataclasses.replace(real, sessions=tuple(sorted({*real.sessions, *closures})))
+    monkeypatch.setattr(calendars, "get_calendar", lambda _: unbroken)
+    assert build_request(settings, area).sessions == (known,)
+    # Afterwards they are history: the session before the closure was five or more days before.
+    assert real.after(area.last_date, 1)[0] > unbroken.after(area.last_date, 1)[0]
 
 
 def test_slice_with_history_looks_back_without_end(settings: Settings) -> None:
@@ -68,7 +93,7 @@ def test_slice_with_history_looks_back_without_end(settings: Settings) -> None:
     calendar = get_calendar("XNYS")
     assert part.first_session == 0
     assert part.days[0] == calendar.sessions[0]
-    assert part.days[-AHEAD_SESSIONS - 1 :] == (DAY, *calendar.after(DAY, AHEAD_SESSIONS))
+    assert part.days[-1] == DAY
 
 
 def test_only_the_slice_s_own_instruments_and_splits_are_told(settings: Settings) -> None:
