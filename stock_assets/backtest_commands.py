@@ -66,8 +66,10 @@ def backtest(
     chosen = chosen_tickers(loaded, parse_names(tickers, "--tickers"))
     end = parse_day(last, "--to") or newest_day(loaded)
     begin = parse_day(first, "--from") or end.replace(year=end.year - 2, day=min(end.day, 28))
-    if begin > end:
+    if begin > end and last is not None:
         raise SliceError(f"--from {begin} is after --to {end}; swap them")
+    if begin > end:
+        raise SliceError(f"--from {begin} is after the newest day of the lake, {end}")
     file = report or loaded.reports_dir / "backtests" / f"{begin}_{end}.html"
     found = _run(loaded, chosen, begin, end, names, file)
     if as_json:

@@ -21,10 +21,11 @@ from stock_assets.lake.views import connect, latest_before, rows
 from stock_assets.slices import Slice
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Mapping, Sequence
 
     import duckdb
 
+    from stock_assets.forecasting.forecaster import Method
     from stock_assets.settings import Settings
 
 MIN_DAYS = MIN_TEST_DAYS + LABEL_SESSIONS
@@ -77,12 +78,21 @@ def chosen_tickers(settings: Settings, names: Sequence[str] | None) -> tuple[str
     return tuple(name for name in settings.tickers if names is None or name in names)
 
 
-def chosen_models(names: Sequence[str], methods: Collection[str]) -> tuple[str, ...]:
-    """`names` once each, in their order; `SliceError` when one is neither ours nor a method."""
+def chosen_models(names: Sequence[str], methods: Mapping[str, Method]) -> tuple[str, ...]:
+    """`names` once each, in their order; `SliceError` when one is neither ours nor a method.
+
+    Raises `ModelError` for a method whose libraries are not installed.
+    """
+    from stock_assets.forecasting.baselines.series import SeriesMethod  # noqa: PLC0415
+
     unknown = sorted(set(names) - {PRODUCT, *methods})
     if unknown:
         known = ", ".join([PRODUCT, *methods])
         raise SliceError(f"unknown model(s) {', '.join(unknown)}; use some of {known}")
+    for name in names:
+        method = methods.get(name)
+        if isinstance(method, SeriesMethod):
+            method.refuse_without_extra()  # now, not after the replays of those before it
     return tuple(dict.fromkeys(names))
 
 

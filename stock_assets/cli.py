@@ -11,6 +11,7 @@ import datetime as dt
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -53,6 +54,9 @@ DEMO_LAST_DAY = dt.date(2026, 6, 30)
 """The demo's slice: from the sample's first partition day to here."""
 
 
+_INTERRUPTED = 128 + signal.SIGINT
+
+
 def main() -> None:
     """Run the command line; turn our own errors into a message and an exit code."""
     code = _run_app()
@@ -76,13 +80,12 @@ def _run_app() -> int:
     try:
         app()
     except SystemExit as end:
+        if end.code == _INTERRUPTED:  # Typer makes this of a KeyboardInterrupt
+            console.fail("interrupted; every table is as before the run or as after it")
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except StockAssetsError as error:
         console.fail(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        console.fail("interrupted; every table is as before the run or as after it")
-        return 130
     return 0
 
 
@@ -119,8 +122,11 @@ def run(
     end = parse_day(last, "--to") or dt.datetime.now(tz=dt.UTC).date()
     chosen = parse_names(tickers, "--tickers") or list(loaded.tickers)
     wanted = parse_names(assets, "--assets")
-    if begin > end:
+    if begin > end and last is not None:
         raise SliceError(f"--from {begin} is after --to {end}; swap them")
+    if begin > end:
+        source = "--from" if first else "partitions.first_day"
+        raise SliceError(f"{source} {begin} is in the future; the last day is {end}")
     code = _materialize(loaded, settings, begin, end, chosen, wanted, as_json=as_json)
     raise typer.Exit(code)
 
@@ -321,13 +327,22 @@ def _warn_of_baselines(settings: Settings, area: Slice) -> None:
 
     with connect(Lake(settings.lake_dir)) as connection:
         made = rows(connection, "models", area.first_date, area.last_date, tickers=area.tickers)
-    last = made.filter(day=made["day"].max())
-    if last.height and (last["model"] == "baseline").all():
-        console.say(
-            f"[yellow]warning:[/] the baseline answers on {last['day'][0]}: {last['reason'][0]}. "
+        if made.is_empty():
+            return
+        last = made.filter(day=made["day"].max())
+        if not (last["model"] == "baseline").all():
+            return
+        attempted = last["attempted_day"].max()
+        tried = rows(connection, "models", attempted, attempted) if attempted else made.clear()
+    words = f"the baseline answers on {last['day'][0]}: {last['reason'][0]}. "
+    if tried.is_empty():
+        words += (
             f"History before {settings.partitions.first_day} comes with that day: "
             f"if it is not in the lake yet, run --from {settings.partitions.first_day}"
         )
+    elif attempted != last["day"][0]:
+        words += f"Last attempt, on {attempted}: {tried['decision'][0]}, {tried['reason'][0]}"
+    console.say(f"[yellow]warning:[/] {words}")
 
 
 def _print_outcome(settings: Settings, last: dt.date) -> None:

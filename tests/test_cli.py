@@ -207,6 +207,16 @@ def test_a_process_of_its_own_says_nothing_but_the_result(shell: Shell) -> None:
     assert (json.loads(done.stdout), done.stderr) == ([{"one": 1}], "")
 
 
+def test_an_interrupted_command_says_how_the_tables_are(shell: Shell) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    shell.patch.setattr(cli, "load", interrupted)
+    code, out, err = shell("status")
+    assert code == 130
+    assert (out, "interrupted; every table is as before" in err) == ("", True)
+
+
 def test_tickers_apart_are_run_one_block_at_a_time(shell: Shell) -> None:
     folder = shell.folder / "candles"
     folder.mkdir()
@@ -218,5 +228,6 @@ def test_tickers_apart_are_run_one_block_at_a_time(shell: Shell) -> None:
     assets = ("--assets", "candles")
     code, out, err = shell("run", "--to", "2026-06-02", "--tickers", "AAA,CCC", *assets, "--json")
     assert code == 0, err
+    assert "Warning" not in err
     assert len(json.loads(out)) == 2
     assert set(shell.lake.read("candles")["ticker"]) == {"AAA", "CCC"}

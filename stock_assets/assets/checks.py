@@ -27,6 +27,7 @@ from stock_assets.settings import Settings
 from stock_assets.slices import Slice
 
 _SHOWN = 10
+_NAMED = 3
 
 SCHEMA, COMPLETE = "schema", "complete"
 NOTHING_SET_ASIDE, WHOLE_MARKET = "nothing_set_aside", "whole_market"
@@ -214,7 +215,7 @@ def _complete(  # noqa: PLR0913, PLR0917
         severity=dg.AssetCheckSeverity.WARN,
         description=(
             f"{len(filled)} of {len(filled) + len(missing)} expected cells have rows"
-            + (f"; missing without an explanation: {len(missing)}" if missing else "")
+            + (f"; missing without an explanation: {_named(missing)}" if missing else "")
         ),
         metadata={
             "cells with rows": len(filled),
@@ -225,6 +226,13 @@ def _complete(  # noqa: PLR0913, PLR0917
             "missing cells": len(missing),
         },
     )
+
+
+def _named(missing: list[tuple[dt.date, str]]) -> str:
+    """How many cells, and of which tickers most: "17 (YNDX 14, GOLD 3)"."""
+    worst = Counter(ticker for _, ticker in missing).most_common()
+    shown = ", ".join(f"{ticker} {count}" for ticker, count in worst[:_NAMED])
+    return f"{len(missing)} ({shown}{', ...' if len(worst) > _NAMED else ''})"
 
 
 def _cells(found: pl.DataFrame) -> Cells:

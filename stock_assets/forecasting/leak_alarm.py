@@ -189,6 +189,11 @@ def chance(found: Comparison) -> float:
     return 0.0 if found.loss < found.other else 1.0
 
 
+def chance_words(share: float) -> str:
+    """A chance in words: "chance 2.3 %". Never nothing: no test is that sure."""
+    return f"chance {100 * share:.1f} %" if share >= 0.001 else "chance < 0.1 %"  # noqa: PLR2004
+
+
 def _no_chance(ranks: RankCorrelation) -> bool:
     """Whether a positive rank correlation is more than luck; the same on every day is."""
     return ranks.days >= MIN_TEST_DAYS and (ranks.p is None or ranks.p / 2 < LEVEL)

@@ -178,6 +178,7 @@ def test_a_cell_without_rows_is_missing_unless_there_is_a_reason(
         f"{day}|{ticker}" for day in (MONDAY, TUESDAY) for ticker in ("CCC", "DDD")
     ]
     assert result.metadata["cells with rows"].value == 3
+    assert result.description.endswith("missing without an explanation: 4 (CCC 2, DDD 2)")
 
 
 def test_a_score_is_due_where_a_bar_came_that_was_forecast(

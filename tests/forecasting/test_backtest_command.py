@@ -127,6 +127,7 @@ def test_json_says_the_same_and_the_page_is_in_the_reports_folder(
         (["--models", "product,oracle"], 2, "unknown model(s) oracle; use some of product, ewma"),
         (["--from", "2024-06-03", "--to", "2024-06-14"], 2, "too few to test anything; ask for"),
         (["--from", "2024-06-14", "--to", "2024-06-03"], 2, "swap them"),
+        (["--from", "2040-01-02"], 2, "is after the newest day of the lake"),
         (["--from", "yesterday"], 2, "'yesterday' is not a day"),
         (["--from", "2031-01-01", "--to", "2031-12-31"], 4, "holds no bars from 2031-01-01"),
     ],

@@ -69,12 +69,16 @@ class SeriesMethod:
 
     def fit(self, known: Known, day: dt.date) -> SeriesMethod:  # noqa: ARG002
         """Itself: each forecast fits its own. Raises `ModelError` without the extra."""
+        self.refuse_without_extra()
+        return self
+
+    def refuse_without_extra(self) -> None:
+        """Raise `ModelError` where the method's library is not installed."""
         if importlib.util.find_spec(self.package) is None:
             raise ModelError(
                 f"the method {self.name!r} needs {self.package}, which is not installed: it is of "
                 f"the optional extra `compare`. Run `make compare`, or leave {self.name!r} out"
             )
-        return self
 
     def ahead(
         self, log_prices: NDArray[np.float64], days: Sequence[dt.date], targets: Sequence[dt.date]
