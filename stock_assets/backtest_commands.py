@@ -174,6 +174,8 @@ def tables(found: Evaluation) -> list[Table]:
         )
     walk = found.methods.row(0, named=True)["walk_mae"]
     scores.add_row("random walk", *[""] * 6, _number(walk, 3, 100))
+    scores.caption = "Pinball and Winkler in 1/10,000 of log return; MAE in % of the last price."
+    scores.caption_justify = "left"
     against = Table(
         title=f"{found.subject} beside the others: loss below theirs (t, years better)",
         title_justify="left",

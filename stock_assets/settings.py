@@ -200,8 +200,8 @@ class ServerSettings(_Section):
     """The UI that `stock-assets dev` starts, on this machine only."""
 
     host: str = "127.0.0.1"
-    port: int = 3000
-    reports_port: int = 3001
+    port: int = Field(default=3000, ge=1, le=65535)
+    reports_port: int = Field(default=3001, ge=1, le=65535)
     """Where the saved HTML reports are served, so that links in the UI open."""
 
 

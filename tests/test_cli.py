@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import polars as pl
@@ -205,6 +206,12 @@ def test_a_process_of_its_own_says_nothing_but_the_result(shell: Shell) -> None:
         check=True,
     )
     assert (json.loads(done.stdout), done.stderr) == ([{"one": 1}], "")
+
+
+def test_the_program_tells_its_version(shell: Shell) -> None:
+    shell.patch.setattr(sys, "argv", ["stock-assets", "--version"])
+    assert cli._run_app() == 0
+    assert shell.capture.readouterr().out == f"{version('stock-assets')}\n"
 
 
 def test_an_interrupted_command_says_how_the_tables_are(shell: Shell) -> None:

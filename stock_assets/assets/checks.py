@@ -348,7 +348,7 @@ def _whole_market(
         severity=dg.AssetCheckSeverity.WARN,
         description=(
             f"{partial.height} rows were made from fewer tickers than have bars now"
-            + (f"; never the whole market of {', '.join(sorted(silent))}" if silent else "")
+            + (f"; on no day all tickers of {', '.join(sorted(silent))}" if silent else "")
         ),
         metadata={
             "rows to run again": partial.height,

@@ -128,7 +128,7 @@ def test_features_made_from_fewer_tickers_than_have_bars_now_are_named(
     assert result.severity == dg.AssetCheckSeverity.WARN
     assert result.metadata["rows to run again"].value == 1
     assert result.metadata["days"].value == [str(TUESDAY)]
-    assert "never the whole market" not in result.description
+    assert "all tickers" not in result.description
 
 
 def test_an_exchange_of_which_a_ticker_is_silent_throughout_is_named(
@@ -138,7 +138,7 @@ def test_an_exchange_of_which_a_ticker_is_silent_throughout_is_named(
     result = check("features", "whole_market")
     assert not result.passed
     assert result.metadata["rows to run again"].value == 0
-    assert result.description.endswith("never the whole market of XMOS")
+    assert result.description.endswith("on no day all tickers of XMOS")
 
 
 def test_a_ticker_that_is_silent_for_a_day_only_is_not_a_silent_exchange(
