@@ -182,3 +182,13 @@ def one_range(tmp_path_factory: pytest.TempPathFactory, market_rows: pl.DataFram
     market = make_market(tmp_path_factory.mktemp("one_range"), market_rows)
     market.run(FIRST, LAST)
     return market
+
+
+@pytest.fixture(scope="session")
+def lived(tmp_path_factory: pytest.TempPathFactory, market_rows: pl.DataFrame) -> Market:
+    """A lake as evenings made it, one run a day. To be read only."""
+    market = make_market(tmp_path_factory.mktemp("lived"), market_rows)
+    for day in Grid.of(market.settings).days():
+        if FIRST <= day <= LAST:
+            market.run(day, day)
+    return market

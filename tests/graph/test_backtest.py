@@ -16,9 +16,8 @@ from stock_assets.lake.schemas import Forecasts as ForecastRows
 from stock_assets.lake.schemas import Models as ModelRows
 from stock_assets.lake.store import Lake
 from stock_assets.lake.views import connect
-from stock_assets.partitions import Grid
 
-from .conftest import FIRST, LAST, Market, make_market
+from .conftest import FIRST, LAST, Market
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,16 +27,6 @@ pytestmark = [
     pytest.mark.xdist_group("graph"),
     pytest.mark.timeout(900),
 ]
-
-
-@pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory, market_rows: pl.DataFrame) -> Market:
-    """A lake as evenings made it, one run a day."""
-    market = make_market(tmp_path_factory.mktemp("lived"), market_rows)
-    for day in Grid.of(market.settings).days():
-        if FIRST <= day <= LAST:
-            market.run(day, day)
-    return market
 
 
 @pytest.fixture(autouse=True)

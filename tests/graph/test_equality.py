@@ -14,7 +14,6 @@ import pytest
 
 from stock_assets.forecasting import forecasts
 from stock_assets.lake.schemas import TABLES
-from stock_assets.partitions import Grid
 
 from .conftest import FIRST, LAST, Market, assert_same, make_market
 
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("graph")]
 
 CUT = dt.date(2025, 6, 5)
-
-
-def days_of(market: Market) -> list[dt.date]:
-    return [day for day in Grid.of(market.settings).days() if FIRST <= day <= LAST]
 
 
 def test_the_market_exercises_what_the_proofs_are_about(
@@ -45,13 +40,8 @@ def test_the_market_exercises_what_the_proofs_are_about(
     assert late.height == tables["forecasts"].filter(ticker="CCC").height
 
 
-def test_day_by_day_equals_one_range(
-    one_range: Market, tmp_path: Path, market_rows: pl.DataFrame
-) -> None:
-    market = make_market(tmp_path / "daily", market_rows)
-    for day in days_of(market):
-        market.run(day, day)
-    assert_same(one_range.tables(), market.tables())
+def test_day_by_day_equals_one_range(one_range: Market, lived: Market) -> None:
+    assert_same(one_range.tables(), lived.tables())
 
 
 def test_assets_run_in_any_order_that_respects_their_inputs(
