@@ -72,8 +72,9 @@ scores all of them under one protocol (`stock_assets/forecasting/protocol.py`). 
 own lake: `stock-assets backtest --from 2020-01-01`.
 
 Losses are averaged over each day's tickers, then over days. Skill is by how much a loss is below
-the other's; t is Diebold and Mariano's statistic over days with Newey-West errors. A difference
-that the test does not show is not claimed.
+the other's; t is Diebold and Mariano's statistic over days with Newey-West errors. A bar is one
+comparison's; a verdict holds several at once and calls a difference proven by a stricter test
+(Holm), so that a bar may be met by what the verdict says may be luck.
 """
     table = markdown_table(["bar (pass; aim)", *found], rows)
     return "\n".join(
