@@ -229,7 +229,7 @@ def serving(lake: FilledLake, storage: str = "ours") -> Iterator[Server]:
     home = prepare_home(lake.settings, lake.file)
     if storage == "stock":
         configuration = yaml.safe_load((home / "dagster.yaml").read_text(encoding="utf-8"))
-        del configuration["event_log_storage"]
+        del configuration["event_log_storage"], configuration["scheduler"]
         (home / "dagster.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

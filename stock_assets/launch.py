@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from stock_assets.errors import LakeError, StockAssetsError
 from stock_assets.instance.backfills import limit_cells_per_run
-from stock_assets.instance.event_log import enable_event_batching
+from stock_assets.instance.batching import enable_event_batching
 from stock_assets.partitions import Grid
 from stock_assets.settings import PROJECT_DIR, SETTINGS_VARIABLE, Settings
 from stock_assets.slices import Slice
