@@ -226,6 +226,8 @@ def serving(lake: FilledLake, storage: str = "ours") -> Iterator[Server]:
 
     Without the daemon: nothing but the pages' own work is measured.
     """
+    # Stock's would be taken for a person's, and left.
+    (lake.settings.dagster_home / "dagster.yaml").unlink(missing_ok=True)
     home = prepare_home(lake.settings, lake.file)
     if storage == "stock":
         configuration = yaml.safe_load((home / "dagster.yaml").read_text(encoding="utf-8"))

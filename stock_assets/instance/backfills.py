@@ -4,8 +4,8 @@ Dagster cuts a two-dimensional selection into ranges of one dimension: a backfil
 tickers becomes 50 runs, in any order (dagster-io/dagster 18852, 23996). Here a selection is cut
 into the rectangles that its rows give, a rectangle stays whole, and runs are cut between days only
 where they would be too large. Backfills from the UI, GraphQL and automation all ask for ranges in
-one place, which is replaced. The daemon and the webserver load this with the instance, code
-locations with the definitions (docs/adr/0008).
+one place, which is replaced. The daemon and the webserver load this with the instance
+(scheduler.py), code locations with the definitions (docs/adr/0008).
 
 How many days fit into a run is decided in `slices.py`; the backfills of jobs, which go about it in
 another way, are mended in `job_backfills.py`.
@@ -26,7 +26,8 @@ from dagster._core.definitions.partitions.utils.multi import MULTIPARTITION_KEY_
 
 from stock_assets.errors import SettingsError
 from stock_assets.instance import job_backfills
-from stock_assets.slices import CELLS_PER_RUN, day_pieces
+from stock_assets.settings import load_settings
+from stock_assets.slices import day_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -164,11 +165,15 @@ def limit_cells_per_run(cells: int) -> None:
 
 
 def cells_per_run() -> int:
-    """How many cells a run may have; the default where the environment does not say.
+    """How many cells a run may have; what the settings say where the environment does not.
 
-    Raises `SettingsError` when the variable does not hold a positive number.
+    The environment does where a command of ours, or the definitions, were loaded first: not in
+    `dagster job backfill`, or in a daemon that was started by itself. Raises `SettingsError` when
+    the variable does not hold a positive number, or the settings cannot be read.
     """
-    text = os.environ.get(CELLS_VARIABLE, str(CELLS_PER_RUN))
+    text = os.environ.get(CELLS_VARIABLE)
+    if text is None:
+        return load_settings().partitions.cells_per_run
     if not text.isdecimal() or int(text) < 1:
         message = f"environment variable {CELLS_VARIABLE}={text!r} is not a positive whole number"
         raise SettingsError(message)

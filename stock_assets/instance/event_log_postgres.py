@@ -11,7 +11,7 @@ else is the parent's. In dagster.yaml, beside `run_storage` and `schedule_storag
       module: stock_assets.instance.event_log_postgres
       class: BatchedPostgresEventLogStorage
       config:
-        postgres_url: {env: DAGSTER_POSTGRES_URL}
+        postgres_url: {env: POSTGRES_URL}
 
 What SQLite's event log does beyond that, texts stored once, is not done here (docs/adr/0001).
 """

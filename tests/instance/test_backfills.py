@@ -251,11 +251,15 @@ def test_a_backfill_too_large_is_cut_between_days_in_their_order(
 def test_fifty_tickers_over_five_years_are_one_run_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv(backfills.CELLS_VARIABLE, raising=False)
     assert len(backfills.cut([(0, 1304, 0, 49)], backfills.cells_per_run())) == 1
     assert [run[:2] for run in backfills.cut([(0, 2000, 0, 49)], CELLS_PER_RUN)] == [
         (0, 1999),
         (2000, 2000),
     ]
+    # What no command of ours has started asks the settings itself.
+    monkeypatch.setenv("STOCK_ASSETS_PARTITIONS__CELLS_PER_RUN", "7")
+    assert backfills.cells_per_run() == 7
     monkeypatch.setenv(backfills.CELLS_VARIABLE, "many")
     with pytest.raises(SettingsError, match="CELLS_PER_RUN='many' is not a positive"):
         backfills.cells_per_run()
