@@ -13,7 +13,7 @@ import shutil
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,20 +140,21 @@ def run_slice(  # noqa: PLR0913
     area: Slice,
     *,
     assets: Sequence[str] | None = None,
+    tags: Mapping[str, str] | None = None,
     listener: Listener | None = None,
 ) -> RunOutcome:
     """Materialize `area` (its tickers must be neighbours) as one run in this process."""
     close_abandoned_runs(instance)
     job = definitions.resolve_implicit_global_asset_job_def()
     run_id = str(uuid.uuid4())
-    tags = {**grid.tags(area), PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"}
+    process = f"{socket.gethostname()}:{os.getpid()}"
     began = dt.datetime.now(tz=dt.UTC)
     # dbt's own account goes to stdout, where only results belong; the event log has its outcome.
     with _watching(instance, run_id, listener), contextlib.redirect_stdout(io.StringIO()):
         result = job.execute_in_process(
             instance=instance,
             run_id=run_id,
-            tags=tags,
+            tags={**grid.tags(area), PROCESS_TAG: process, **(tags or {})},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             asset_selection=_whole_steps(definitions, assets) if assets else None,
             raise_on_error=False,

@@ -17,7 +17,7 @@ import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec
 
 from dagster import MultiPartitionKey, MultiPartitionsDefinition, PartitionKeyRange
 from dagster._core.definitions import automation_tick_evaluation_context as run_requests
@@ -27,12 +27,12 @@ from dagster._core.definitions.partitions.utils.multi import MULTIPARTITION_KEY_
 from stock_assets.errors import SettingsError
 from stock_assets.instance import job_backfills
 from stock_assets.settings import load_settings
-from stock_assets.slices import day_pieces
+from stock_assets.slices import day_pieces, why_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from dagster import PartitionsDefinition
+    from dagster import PartitionsDefinition, RunRequest
 
 OFF_SWITCH = "STOCK_ASSETS_ONE_RUN_BACKFILLS"
 """Environment variable: 0 leaves Dagster's own ranges."""
@@ -41,15 +41,15 @@ CELLS_VARIABLE = "STOCK_ASSETS_CELLS_PER_RUN"
 """Environment variable that tells `partitions.cells_per_run` to processes without settings."""
 
 _P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 _stock_ranges = DefaultPartitionsSubset.get_partition_key_ranges
 _stock_run_requests = run_requests._build_run_requests_with_backfill_policy  # noqa: SLF001
 
-_ranges_become_runs: ContextVar[bool] = ContextVar("_ranges_become_runs", default=False)
-
 Rectangle = tuple[int, int, int, int]
 """First row, last row, first column, last column: all included."""
+
+_cut_for_runs: ContextVar[list[Rectangle] | None] = ContextVar("_cut_for_runs", default=None)
+"""Where ranges become runs, the rectangles that were too large for one; else None."""
 
 
 def rectangles(cells: Iterable[tuple[int, int]]) -> list[Rectangle]:
@@ -128,8 +128,11 @@ def rectangle_ranges(
         if row in row_of and column in column_of:
             cells.append((row_of[row], column_of[column]))
     found = rectangles(cells)
-    if _ranges_become_runs.get():
-        found = cut(found, cells_per_run())
+    too_large = _cut_for_runs.get()
+    if too_large is not None:
+        limit = cells_per_run()
+        too_large += [one for one in found if len(cut([one], limit)) > 1]
+        found = cut(found, limit)
 
     def cell(row: int, column: int) -> MultiPartitionKey:
         return MultiPartitionKey({rows.name: row_keys[row], columns.name: column_keys[column]})
@@ -141,20 +144,32 @@ def rectangle_ranges(
 
 
 @contextmanager
-def ranges_that_become_runs() -> Iterator[None]:
-    """Ranges asked for in here are the ranges of runs: none larger than a run is to be."""
-    token = _ranges_become_runs.set(True)
+def ranges_that_become_runs() -> Iterator[list[Rectangle]]:
+    """Ranges asked for in here are the ranges of runs: none larger than a run is to be.
+
+    Gives the list of those that were, and have been cut.
+    """
+    too_large: list[Rectangle] = []
+    token = _cut_for_runs.set(too_large)
     try:
-        yield
+        yield too_large
     finally:
-        _ranges_become_runs.reset(token)
+        _cut_for_runs.reset(token)
 
 
-def _making_runs(make: Callable[_P, _R]) -> Callable[_P, _R]:
+def _making_runs(
+    make: Callable[_P, Sequence[RunRequest]],
+) -> Callable[_P, Sequence[RunRequest]]:
     @wraps(make)
-    def making(*arguments: _P.args, **options: _P.kwargs) -> _R:
-        with ranges_that_become_runs():
-            return make(*arguments, **options)
+    def making(*arguments: _P.args, **options: _P.kwargs) -> Sequence[RunRequest]:
+        with ranges_that_become_runs() as too_large:
+            requests = make(*arguments, **options)
+        if not too_large:
+            return requests
+        return [
+            request.with_replaced_attrs(tags={**request.tags, **why_part(number, len(requests))})
+            for number, request in enumerate(requests, 1)
+        ]
 
     return making
 
