@@ -26,7 +26,6 @@ from dagster._core.definitions.partitions.utils.multi import MULTIPARTITION_KEY_
 
 from stock_assets.errors import SettingsError
 from stock_assets.instance import job_backfills
-from stock_assets.settings import load_settings
 from stock_assets.slices import day_pieces, why_part
 
 if TYPE_CHECKING:
@@ -188,6 +187,9 @@ def cells_per_run() -> int:
     """
     text = os.environ.get(CELLS_VARIABLE)
     if text is None:
+        # A tenth of a second that the webserver need not spend.
+        from stock_assets.settings import load_settings  # noqa: PLC0415
+
         return load_settings().partitions.cells_per_run
     if not text.isdecimal() or int(text) < 1:
         message = f"environment variable {CELLS_VARIABLE}={text!r} is not a positive whole number"
