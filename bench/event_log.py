@@ -37,7 +37,7 @@ def main() -> None:
 
     import dagster as dg  # noqa: PLC0415 - after its home is known
 
-    from stock_assets.instance.event_log import enable_event_batching  # noqa: PLC0415
+    from stock_assets.instance.batching import enable_event_batching  # noqa: PLC0415
 
     if storage == "ours":
         enable_event_batching()

@@ -226,10 +226,12 @@ def serving(lake: FilledLake, storage: str = "ours") -> Iterator[Server]:
 
     Without the daemon: nothing but the pages' own work is measured.
     """
+    # Stock's would be taken for a person's, and left.
+    (lake.settings.dagster_home / "dagster.yaml").unlink(missing_ok=True)
     home = prepare_home(lake.settings, lake.file)
     if storage == "stock":
         configuration = yaml.safe_load((home / "dagster.yaml").read_text(encoding="utf-8"))
-        del configuration["event_log_storage"]
+        del configuration["event_log_storage"], configuration["scheduler"]
         (home / "dagster.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

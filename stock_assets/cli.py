@@ -302,6 +302,7 @@ def _materialize(
         from stock_assets.graph import STEPS, asset_names, build_definitions  # noqa: PLC0415
         from stock_assets.launch import open_instance, prepare_home, run_slice  # noqa: PLC0415
         from stock_assets.partitions import Grid  # noqa: PLC0415
+        from stock_assets.slices import why_part  # noqa: PLC0415
     finally:
         gc.freeze()
         gc.enable()
@@ -317,10 +318,18 @@ def _materialize(
     definitions = build_definitions(settings)
     outcomes = []
     with open_instance() as instance:
-        for area in grid.runs(wanted):
+        areas = grid.runs(wanted)
+        cut = len(areas) > len(grid.blocks(wanted.tickers))
+        for number, area in enumerate(areas, 1):
             with console.progress(str(area), STEPS) as listener:
                 outcome = run_slice(
-                    definitions, instance, grid, area, assets=assets, listener=listener
+                    definitions,
+                    instance,
+                    grid,
+                    area,
+                    assets=assets,
+                    tags=why_part(number, len(areas)) if cut else None,
+                    listener=listener,
                 )
             outcomes.append(outcome)
             for line in outcome.errors:

@@ -17,7 +17,7 @@ from stock_assets.automation.jobs import build_jobs
 from stock_assets.automation.retraining import build_training_due_sensor
 from stock_assets.automation.schedules import build_schedules
 from stock_assets.instance.backfills import install_one_run_backfills, limit_cells_per_run
-from stock_assets.instance.event_log import enable_event_batching
+from stock_assets.instance.batching import enable_event_batching
 from stock_assets.instance.partition_hash import install_kept_partition_hash
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings

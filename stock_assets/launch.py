@@ -5,13 +5,15 @@ What is run is in `graph.py`; what a person types is in `cli.py`.
 
 import contextlib
 import datetime as dt
+import hashlib
 import io
+import logging
 import os
 import shutil
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +23,25 @@ from filelock import FileLock
 
 from stock_assets.errors import LakeError, StockAssetsError
 from stock_assets.instance.backfills import limit_cells_per_run
-from stock_assets.instance.event_log import enable_event_batching
+from stock_assets.instance.batching import enable_event_batching
 from stock_assets.partitions import Grid
 from stock_assets.settings import PROJECT_DIR, SETTINGS_VARIABLE, Settings
 from stock_assets.slices import Slice
 
+_log = logging.getLogger(__name__)
+
 PROCESS_TAG = "stock_assets/process"
 _POLL_SECONDS = 0.3
+
+_WRITTEN_WITHOUT_A_MARK = frozenset(
+    {
+        "e16835e067635d33992f0425ac6cd44b75b2dd1b0d1b793eb79e98a64b99a5ad",
+        "edf812b4ad2668cb644e1661dbfc0b391ca7873eed8511fb6d7c3fc3aef352b4",
+        "c94bc7f8c687c788e1c4f483fe28b25d0e837ca359137039ecee40b02108c88c",
+        "eb9e44e86c41019bbbce2f032be4b4fdffa7f337952a60b018d66a4297b1db08",
+    }
+)
+"""SHA-256 of each dagster.yaml that lakes were given before `_mark` was written above it."""
 
 Listener = Callable[[str, str], None]
 """Told (step, what happened) as a run goes on: started, succeeded, failed."""
@@ -50,6 +64,7 @@ class RunOutcome:
 def prepare_home(settings: Settings, settings_file: Path | None = None) -> Path:
     """Make the lake's Dagster home and point this process, and those it starts, at it.
 
+    Its dagster.yaml is the project's until a person changes it there.
     Raises `LakeError` when the folder cannot be made.
     """
     home = settings.dagster_home
@@ -74,13 +89,37 @@ def prepare_home(settings: Settings, settings_file: Path | None = None) -> Path:
 
 
 def _install(source: Path, target: Path) -> None:
-    """Copy atomically, and only what is new: a running daemon may be reading it."""
-    content = source.read_bytes()
-    if target.exists() and target.read_bytes() == content:
-        return
+    """Copy `source`, but over nothing that a person has changed.
+
+    Atomically, and only what is new: a running daemon may be reading it.
+    """
+    ours = source.read_bytes()
+    content = _mark(ours) + ours
+    if target.exists():
+        found = target.read_bytes()
+        if found == content:
+            return
+        if not _written_by_us(found):
+            _log.warning("%s is not as stock-assets wrote it: left alone", target)
+            return
     draft = target.with_suffix(f".{os.getpid()}.tmp")
     draft.write_bytes(content)
     draft.replace(target)
+
+
+def _mark(content: bytes) -> bytes:
+    """The first line of a file that we write: who changes what follows has it to himself."""
+    digest = hashlib.sha256(content).hexdigest()
+    return (
+        f"# Written, and kept up to date until you change it, by stock-assets: {digest}\n".encode()
+    )
+
+
+def _written_by_us(found: bytes) -> bool:
+    first, newline, rest = found.partition(b"\n")
+    if first + newline == _mark(rest):
+        return True
+    return hashlib.sha256(found).hexdigest() in _WRITTEN_WITHOUT_A_MARK
 
 
 @contextmanager
@@ -101,20 +140,21 @@ def run_slice(  # noqa: PLR0913
     area: Slice,
     *,
     assets: Sequence[str] | None = None,
+    tags: Mapping[str, str] | None = None,
     listener: Listener | None = None,
 ) -> RunOutcome:
     """Materialize `area` (its tickers must be neighbours) as one run in this process."""
     close_abandoned_runs(instance)
     job = definitions.resolve_implicit_global_asset_job_def()
     run_id = str(uuid.uuid4())
-    tags = {**grid.tags(area), PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"}
+    process = f"{socket.gethostname()}:{os.getpid()}"
     began = dt.datetime.now(tz=dt.UTC)
     # dbt's own account goes to stdout, where only results belong; the event log has its outcome.
     with _watching(instance, run_id, listener), contextlib.redirect_stdout(io.StringIO()):
         result = job.execute_in_process(
             instance=instance,
             run_id=run_id,
-            tags=tags,
+            tags={**grid.tags(area), PROCESS_TAG: process, **(tags or {})},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             asset_selection=_whole_steps(definitions, assets) if assets else None,
             raise_on_error=False,

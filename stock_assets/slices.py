@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 CELLS_PER_RUN = 100_000
 """Days x tickers above which a run is cut, where the settings do not say otherwise."""
 
+WHY_TAG = "stock_assets/why"
+"""Run tag that says, in the UI's list of runs, why there is this run."""
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -61,3 +64,8 @@ def day_pieces(days: int, tickers: int, cells: int) -> list[range]:
     """
     step = max(1, cells // tickers)
     return [range(first, min(first + step, days)) for first in range(0, days, step)]
+
+
+def why_part(number: int, of: int) -> dict[str, str]:
+    """The tag of one of the runs that were cut because all of it has more cells than a run may."""
+    return {WHY_TAG: f"part {number} of {of} (partitions.cells_per_run)"}

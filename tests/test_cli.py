@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 
 from stock_assets import cli
 from stock_assets.lake.store import Lake
 from stock_assets.lake.views import macros
-from stock_assets.slices import Slice
+from stock_assets.slices import WHY_TAG, Slice
 
 SETTINGS = """
 [lake]
@@ -238,3 +239,33 @@ def test_tickers_apart_are_run_one_block_at_a_time(shell: Shell) -> None:
     assert "Warning" not in err
     assert len(json.loads(out)) == 2
     assert set(shell.lake.read("candles")["ticker"]) == {"AAA", "CCC"}
+    assert not _whys()
+
+
+def test_runs_of_a_slice_too_large_for_one_say_which_part_they_are(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shell.folder / "candles"
+    folder.mkdir()
+    (folder / "AAA.csv").write_text(
+        "Date,Open,High,Low,Close,Volume\n2026-06-01,1,2,0.5,1.5,7\n2026-06-02,1,3,0.5,2,7\n"
+    )
+    monkeypatch.setenv("STOCK_ASSETS_PARTITIONS__CELLS_PER_RUN", "1")
+    run = ("run", "--to", "2026-06-02", "--tickers", "AAA", "--assets", "candles")
+    code, _, err = shell(*run)
+    assert code == 0, err
+    assert _whys() == {
+        "2026-06-01|AAA": "part 1 of 2 (partitions.cells_per_run)",
+        "2026-06-02|AAA": "part 2 of 2 (partitions.cells_per_run)",
+    }
+
+
+def _whys() -> dict[str, str]:
+    """What the runs on the last command's instance say why they are there, by first cell."""
+    with dg.DagsterInstance.get() as instance:
+        tags = [run.tags for run in instance.get_runs()]
+    return {
+        of_run["dagster/asset_partition_range_start"]: of_run[WHY_TAG]
+        for of_run in tags
+        if WHY_TAG in of_run
+    }

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import pytest
+
 from stock_assets.instance import backfills
-from stock_assets.launch import prepare_home
-from stock_assets.settings import load_settings
+from stock_assets.launch import _mark, prepare_home
+from stock_assets.settings import PROJECT_DIR, load_settings
 
 OPENED_AT_ONCE = r"""
 import multiprocessing, os, sys
@@ -70,3 +72,33 @@ def test_processes_without_settings_are_told_how_many_cells_a_run_may_have(tmp_p
         )
     assert done.stdout.strip() == "1234"
     assert backfills.cells_per_run() == settings.partitions.cells_per_run == 100_000
+
+
+def _prepared(lake: Path) -> Path:
+    """The dagster.yaml of a lake that a command was started on."""
+    settings = load_settings()
+    at = settings.lake.model_copy(update={"path": lake})
+    with mock.patch.dict(os.environ):
+        return prepare_home(settings.model_copy(update={"lake": at})) / "dagster.yaml"
+
+
+def test_the_dagster_yaml_of_a_lake_is_the_projects_and_kept_up_to_date(tmp_path: Path) -> None:
+    file = _prepared(tmp_path)
+    ours = (PROJECT_DIR / "dagster.yaml").read_bytes()
+    assert file.read_bytes() == _mark(ours) + ours
+    older = b"telemetry: {enabled: false}\n"
+    file.write_bytes(_mark(older) + older)
+    assert _prepared(tmp_path).read_bytes() == _mark(ours) + ours
+
+
+def test_a_dagster_yaml_that_a_person_changed_is_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = _prepared(tmp_path)
+    assert not caplog.messages
+    changed = file.read_text().replace("max_concurrent_runs: 1", "max_concurrent_runs: 2")
+    for own in (changed, "storage: {postgres: {postgres_url: {env: ADDRESS}}}\n", ""):
+        file.write_text(own)
+        caplog.clear()
+        assert _prepared(tmp_path).read_text() == own
+        assert caplog.messages == [f"{file} is not as stock-assets wrote it: left alone"]

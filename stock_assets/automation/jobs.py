@@ -18,9 +18,6 @@ RETRAIN_ASSETS = ("model", "forecasts")
 
 DAILY_JOB, RETRAIN_JOB = "daily_slice", "retrain"
 
-WHY_TAG = "stock_assets/why"
-"""Run tag that says, in the UI's list of runs, why automation asked for the run."""
-
 _UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,

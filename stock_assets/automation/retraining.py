@@ -9,12 +9,13 @@ import datetime as dt
 import dagster as dg
 import polars as pl
 
-from stock_assets.automation.jobs import WHY_TAG, Jobs, unfinished_runs
+from stock_assets.automation.jobs import Jobs, unfinished_runs
 from stock_assets.forecasting.decision import training_due
 from stock_assets.lake.store import Lake
 from stock_assets.lake.views import connect, latest_before, rows
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
+from stock_assets.slices import WHY_TAG
 
 
 def build_training_due_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.SensorDefinition:

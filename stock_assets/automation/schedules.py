@@ -14,13 +14,13 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from stock_assets.automation.gaps import Ask, Held, arrived_cells, due, first_of, read_held
-from stock_assets.automation.jobs import WHY_TAG, Jobs, makes, slice_of_run, unfinished_runs
+from stock_assets.automation.jobs import Jobs, makes, slice_of_run, unfinished_runs
 from stock_assets.calendars import Calendar, get_calendar
 from stock_assets.errors import SliceError
 from stock_assets.lake.store import Lake
 from stock_assets.partitions import Grid, day_clock
 from stock_assets.settings import Settings
-from stock_assets.slices import Slice
+from stock_assets.slices import WHY_TAG, Slice
 
 LOOKS = tuple(dt.timedelta(minutes=minutes) for minutes in (15, 45, 120, 300))
 """After the close: when the source has usually published the last candle, and for what is late."""

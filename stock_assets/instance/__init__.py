@@ -1,4 +1,4 @@
-"""What dagster.yaml plugs into Dagster itself: the batched event log, one-run backfills.
+"""What dagster.yaml plugs into Dagster itself: batched event logs, one-run backfills.
 
 Only what an instance is made of belongs here; assets, partitions and automation run the same on a
 stock instance, slower. Whatever relies on Dagster's internals lives in this package and nowhere

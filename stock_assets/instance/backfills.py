@@ -4,8 +4,8 @@ Dagster cuts a two-dimensional selection into ranges of one dimension: a backfil
 tickers becomes 50 runs, in any order (dagster-io/dagster 18852, 23996). Here a selection is cut
 into the rectangles that its rows give, a rectangle stays whole, and runs are cut between days only
 where they would be too large. Backfills from the UI, GraphQL and automation all ask for ranges in
-one place, which is replaced. The daemon and the webserver load this with the instance, code
-locations with the definitions (docs/adr/0008).
+one place, which is replaced. The daemon and the webserver load this with the instance
+(scheduler.py), code locations with the definitions (docs/adr/0008).
 
 How many days fit into a run is decided in `slices.py`; the backfills of jobs, which go about it in
 another way, are mended in `job_backfills.py`.
@@ -17,7 +17,7 @@ import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec
 
 from dagster import MultiPartitionKey, MultiPartitionsDefinition, PartitionKeyRange
 from dagster._core.definitions import automation_tick_evaluation_context as run_requests
@@ -26,12 +26,12 @@ from dagster._core.definitions.partitions.utils.multi import MULTIPARTITION_KEY_
 
 from stock_assets.errors import SettingsError
 from stock_assets.instance import job_backfills
-from stock_assets.slices import CELLS_PER_RUN, day_pieces
+from stock_assets.slices import day_pieces, why_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from dagster import PartitionsDefinition
+    from dagster import PartitionsDefinition, RunRequest
 
 OFF_SWITCH = "STOCK_ASSETS_ONE_RUN_BACKFILLS"
 """Environment variable: 0 leaves Dagster's own ranges."""
@@ -40,15 +40,15 @@ CELLS_VARIABLE = "STOCK_ASSETS_CELLS_PER_RUN"
 """Environment variable that tells `partitions.cells_per_run` to processes without settings."""
 
 _P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 _stock_ranges = DefaultPartitionsSubset.get_partition_key_ranges
 _stock_run_requests = run_requests._build_run_requests_with_backfill_policy  # noqa: SLF001
 
-_ranges_become_runs: ContextVar[bool] = ContextVar("_ranges_become_runs", default=False)
-
 Rectangle = tuple[int, int, int, int]
 """First row, last row, first column, last column: all included."""
+
+_cut_for_runs: ContextVar[list[Rectangle] | None] = ContextVar("_cut_for_runs", default=None)
+"""Where ranges become runs, the rectangles that were too large for one; else None."""
 
 
 def rectangles(cells: Iterable[tuple[int, int]]) -> list[Rectangle]:
@@ -127,8 +127,11 @@ def rectangle_ranges(
         if row in row_of and column in column_of:
             cells.append((row_of[row], column_of[column]))
     found = rectangles(cells)
-    if _ranges_become_runs.get():
-        found = cut(found, cells_per_run())
+    too_large = _cut_for_runs.get()
+    if too_large is not None:
+        limit = cells_per_run()
+        too_large += [one for one in found if len(cut([one], limit)) > 1]
+        found = cut(found, limit)
 
     def cell(row: int, column: int) -> MultiPartitionKey:
         return MultiPartitionKey({rows.name: row_keys[row], columns.name: column_keys[column]})
@@ -140,20 +143,32 @@ def rectangle_ranges(
 
 
 @contextmanager
-def ranges_that_become_runs() -> Iterator[None]:
-    """Ranges asked for in here are the ranges of runs: none larger than a run is to be."""
-    token = _ranges_become_runs.set(True)
+def ranges_that_become_runs() -> Iterator[list[Rectangle]]:
+    """Ranges asked for in here are the ranges of runs: none larger than a run is to be.
+
+    Gives the list of those that were, and have been cut.
+    """
+    too_large: list[Rectangle] = []
+    token = _cut_for_runs.set(too_large)
     try:
-        yield
+        yield too_large
     finally:
-        _ranges_become_runs.reset(token)
+        _cut_for_runs.reset(token)
 
 
-def _making_runs(make: Callable[_P, _R]) -> Callable[_P, _R]:
+def _making_runs(
+    make: Callable[_P, Sequence[RunRequest]],
+) -> Callable[_P, Sequence[RunRequest]]:
     @wraps(make)
-    def making(*arguments: _P.args, **options: _P.kwargs) -> _R:
-        with ranges_that_become_runs():
-            return make(*arguments, **options)
+    def making(*arguments: _P.args, **options: _P.kwargs) -> Sequence[RunRequest]:
+        with ranges_that_become_runs() as too_large:
+            requests = make(*arguments, **options)
+        if not too_large:
+            return requests
+        return [
+            request.with_replaced_attrs(tags={**request.tags, **why_part(number, len(requests))})
+            for number, request in enumerate(requests, 1)
+        ]
 
     return making
 
@@ -164,11 +179,18 @@ def limit_cells_per_run(cells: int) -> None:
 
 
 def cells_per_run() -> int:
-    """How many cells a run may have; the default where the environment does not say.
+    """How many cells a run may have; what the settings say where the environment does not.
 
-    Raises `SettingsError` when the variable does not hold a positive number.
+    The environment does where a command of ours, or the definitions, were loaded first: not in
+    `dagster job backfill`, or in a daemon that was started by itself. Raises `SettingsError` when
+    the variable does not hold a positive number, or the settings cannot be read.
     """
-    text = os.environ.get(CELLS_VARIABLE, str(CELLS_PER_RUN))
+    text = os.environ.get(CELLS_VARIABLE)
+    if text is None:
+        # A tenth of a second that the webserver need not spend.
+        from stock_assets.settings import load_settings  # noqa: PLC0415
+
+        return load_settings().partitions.cells_per_run
     if not text.isdecimal() or int(text) < 1:
         message = f"environment variable {CELLS_VARIABLE}={text!r} is not a positive whole number"
         raise SettingsError(message)

@@ -22,7 +22,6 @@ must hold nothing else: to the parent every other `.db` file in it is the shard 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import uuid
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -30,9 +29,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationPlanned,
-)
 from dagster._core.events import (
     ASSET_CHECK_EVENTS,
     ASSET_EVENTS,
@@ -40,16 +36,14 @@ from dagster._core.events import (
     DagsterEventType,
 )
 from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetEventTagsTable
-from dagster._serdes import deserialize_value, serialize_value
+from dagster._serdes import deserialize_value
 
 from stock_assets.instance import unfinished_batches
-from stock_assets.instance.backfills import install_one_run_backfills
+from stock_assets.instance.batching import enable_event_batching, planned_check_rows
 from stock_assets.instance.cell_events import CellEvent, Templates
 from stock_assets.instance.index_shard import choose_page_size, drop_unasked_indexes
-from stock_assets.instance.partition_hash import install_kept_partition_hash
 from stock_assets.instance.run_shard import (
     delete_events_of_run,
     insert_events,
@@ -67,16 +61,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
-"""The environment variable by which Dagster makes batches; unset or 0, it makes none."""
-
 MIRRORED_EVENTS = frozenset(
     {*ASSET_EVENTS, *ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
 )
 """Events that the index shard holds as well as the run's own shard."""
-
-PLANNED_CHECKS_IN_A_STATEMENT = 1_000
-"""Above so many partitions, planned evaluations of a check are stored our way."""
 
 _ASSET_KEY_EVENTS = frozenset(
     {
@@ -86,16 +74,6 @@ _ASSET_KEY_EVENTS = frozenset(
     }
 )
 """Asset events that write their asset's row in `asset_keys`; each kind always the same columns."""
-
-
-def enable_event_batching(size: int = 1000) -> None:
-    """Have Dagster hand over the events of a run in batches of at most `size`.
-
-    To be called before a run is created in this process (its planned events are a batch) and
-    where definitions load (the run's own process reports the rest). A value that is already in
-    the environment wins, so that `DAGSTER_EVENT_BATCH_SIZE=0` turns batching off.
-    """
-    os.environ.setdefault(BATCH_SIZE_VARIABLE, str(size))
 
 
 class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
@@ -114,13 +92,8 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> BatchedSqliteEventLogStorage:
-        """Build this class; the parent's method names the parent.
-
-        Called in every process that loads the instance: where the one-run backfills and the
-        kept hash belong too.
-        """
-        install_one_run_backfills()
-        install_kept_partition_hash()
+        """Build this class, and switch on the batches; the parent's method names the parent."""
+        enable_event_batching()
         return cls(inst_data=inst_data, **config_value)
 
     def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:  # noqa: FBT001, FBT002
@@ -296,34 +269,10 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def _store_asset_check_evaluation_planned(
         self, event: EventLogEntry, event_id: int | None
     ) -> None:
-        """Note the planned evaluation of each partition of a check.
-
-        The parent does so in one statement, of more parameters than SQLite takes when there are
-        thousands of partitions, and with all of them in each row's event. Where there are that
-        many, a row's event says nothing of the others, and its column `partition` which it is of.
-        """
-        planned = event.get_dagster_event().asset_check_planned_data
-        keys = planned.partitions_subset and list(planned.partitions_subset.get_partition_keys())
-        if not keys or len(keys) <= PLANNED_CHECKS_IN_A_STATEMENT:
-            super()._store_asset_check_evaluation_planned(event, event_id)
-            return
-        alone = AssetCheckEvaluationPlanned(
-            asset_key=planned.asset_key, check_name=planned.check_name
-        )
-        of_one = event.get_dagster_event()._replace(event_specific_data=alone)
-        row = {
-            "asset_key": planned.asset_key.to_string(),
-            "check_name": planned.check_name,
-            "run_id": event.run_id,
-            "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
-            "evaluation_event": serialize_value(event._replace(dagster_event=of_one)),
-            "evaluation_event_timestamp": self._event_insert_timestamp(event),
-            "evaluation_event_storage_id": event_id,
-        }
+        """Note the planned evaluation of each partition of a check, however many they are."""
+        rows = planned_check_rows(event, event_id, self._event_insert_timestamp(event))
         with self.index_connection() as index:
-            index.execute(
-                AssetCheckExecutionsTable.insert(), [{**row, "partition": key} for key in keys]
-            )
+            index.execute(AssetCheckExecutionsTable.insert(), rows)
 
     def _mirror(
         self,

@@ -39,7 +39,7 @@ _stock_chunk = job_backfill._get_partitions_chunk  # noqa: SLF001
 _stock_run = job_backfill.create_backfill_run
 
 
-def install(ranges_that_become_runs: Callable[[], AbstractContextManager[None]]) -> None:
+def install(ranges_that_become_runs: Callable[[], AbstractContextManager[Any]]) -> None:
     """Mend the backfills of jobs in this process; ranges of runs are asked for in the context."""
 
     def ranges_of(backfill: PartitionBackfill, cells: RemotePartitionSet) -> list[Any]:

@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from stock_assets.automation.jobs import DAILY_JOB, WHY_TAG
+from stock_assets.automation.jobs import DAILY_JOB
 from stock_assets.automation.schedules import LOOKS, look
 from stock_assets.calendars import get_calendar
 from stock_assets.lake.schemas import TABLES
 from stock_assets.lake.store import Lake
 from stock_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, Grid
 from stock_assets.settings import load_settings
-from stock_assets.slices import Slice
+from stock_assets.slices import WHY_TAG, Slice
 from stock_assets.sources.fetching import fetch_slice
 
 if TYPE_CHECKING:

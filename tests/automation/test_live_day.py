@@ -32,13 +32,14 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-from stock_assets.automation.jobs import DAILY_JOB, RETRAIN_JOB, WHY_TAG, makes
+from stock_assets.automation.jobs import DAILY_JOB, RETRAIN_JOB, makes
 from stock_assets.automation.schedules import EXCHANGE_TAG
 from stock_assets.calendars import get_calendar
 from stock_assets.lake.store import Lake
 from stock_assets.launch import PROCESS_TAG, open_instance, prepare_home
 from stock_assets.partitions import RANGE_END_TAG, RANGE_START_TAG
 from stock_assets.settings import PROJECT_DIR, SETTINGS_VARIABLE, Settings, load_settings
+from stock_assets.slices import WHY_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

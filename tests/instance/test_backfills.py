@@ -22,7 +22,7 @@ from stock_assets.instance import backfills, job_backfills
 from stock_assets.slices import CELLS_PER_RUN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 DAYS = [f"2026-01-{day:02}" for day in range(5, 17)]
 TICKERS = "ABCDEF"
@@ -136,7 +136,18 @@ def keys_of(days: Iterable[str], tickers: str) -> set[str]:
 
 
 def runs_of(keys: set[str]) -> list[tuple[str, str]]:
-    """The runs that the daemon makes of a backfill of two assets over these cells."""
+    """The first and last cells of the runs that the daemon makes of a backfill."""
+    return [
+        (
+            str(tags["dagster/asset_partition_range_start"]),
+            str(tags["dagster/asset_partition_range_end"]),
+        )
+        for tags in tags_of_runs(keys)
+    ]
+
+
+def tags_of_runs(keys: set[str]) -> list[Mapping[str, str]]:
+    """The tags of the runs that the daemon makes of a backfill of two assets over these cells."""
 
     @dg.asset(partitions_def=PARTITIONS, backfill_policy=dg.BackfillPolicy.single_run())
     def one() -> None: ...
@@ -156,13 +167,7 @@ def runs_of(keys: set[str]) -> list[tuple[str, str]]:
             dynamic_partitions_store=instance,
         )
     assert all(len(request.asset_selection) == 2 for request in requests)
-    return [
-        (
-            str(request.tags["dagster/asset_partition_range_start"]),
-            str(request.tags["dagster/asset_partition_range_end"]),
-        )
-        for request in requests
-    ]
+    return [request.tags for request in requests]
 
 
 @pytest.mark.usefixtures("installed")
@@ -242,6 +247,10 @@ def test_a_backfill_too_large_is_cut_between_days_in_their_order(
         ("2026-01-07|A", "2026-01-08|D"),
         ("2026-01-09|A", "2026-01-09|D"),
     ]
+    whys = [tags["stock_assets/why"] for tags in tags_of_runs(keys)]
+    assert whys == [f"part {number} of 4 (partitions.cells_per_run)" for number in (1, 2, 3, 4)]
+    monkeypatch.setenv(backfills.CELLS_VARIABLE, "20")
+    assert not any("stock_assets/why" in tags for tags in tags_of_runs(keys))
     # A day larger than a run is to be stays whole, and a run that there is keeps its one range.
     monkeypatch.setenv(backfills.CELLS_VARIABLE, "3")
     assert len(runs_of(keys_of(OPEN_DAYS[:2], "ABCD"))) == 2
@@ -251,11 +260,15 @@ def test_a_backfill_too_large_is_cut_between_days_in_their_order(
 def test_fifty_tickers_over_five_years_are_one_run_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv(backfills.CELLS_VARIABLE, raising=False)
     assert len(backfills.cut([(0, 1304, 0, 49)], backfills.cells_per_run())) == 1
     assert [run[:2] for run in backfills.cut([(0, 2000, 0, 49)], CELLS_PER_RUN)] == [
         (0, 1999),
         (2000, 2000),
     ]
+    # What no command of ours has started asks the settings itself.
+    monkeypatch.setenv("STOCK_ASSETS_PARTITIONS__CELLS_PER_RUN", "7")
+    assert backfills.cells_per_run() == 7
     monkeypatch.setenv(backfills.CELLS_VARIABLE, "many")
     with pytest.raises(SettingsError, match="CELLS_PER_RUN='many' is not a positive"):
         backfills.cells_per_run()

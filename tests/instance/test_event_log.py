@@ -47,12 +47,8 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 from dagster._serdes import deserialize_value, serialize_value
 
 from stock_assets.instance import event_log
-from stock_assets.instance.event_log import (
-    BATCH_SIZE_VARIABLE,
-    MIRRORED_EVENTS,
-    BatchedSqliteEventLogStorage,
-    enable_event_batching,
-)
+from stock_assets.instance.batching import BATCH_SIZE_VARIABLE, enable_event_batching
+from stock_assets.instance.event_log import MIRRORED_EVENTS, BatchedSqliteEventLogStorage
 
 DAYS = ["2024-01-03", "2024-01-04", "2024-01-05"]
 TICKERS = ["AAA", "BBB"]

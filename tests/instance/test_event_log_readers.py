@@ -19,7 +19,8 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
 from dagster_graphql.schema import create_schema
 
-from stock_assets.instance.event_log import BATCH_SIZE_VARIABLE, BatchedSqliteEventLogStorage
+from stock_assets.instance.batching import BATCH_SIZE_VARIABLE
+from stock_assets.instance.event_log import BatchedSqliteEventLogStorage
 
 GRAPH = """
 import dagster as dg

@@ -241,6 +241,8 @@ def test_a_backfill_too_large_for_a_run_is_worked_off_in_the_order_of_its_days(
     assert daemon.wait_backfill(backfill) == "COMPLETED_SUCCESS"
     runs = daemon.runs_of(backfill)
     assert [run.cells for run in runs] == [(keys[0], keys[3]), (keys[4], keys[5])]
+    whys = [run.tags["stock_assets/why"] for run in runs]
+    assert whys == [f"part {number} of 2 (partitions.cells_per_run)" for number in (1, 2)]
     # One at a time, each after the one before it.
     times = [at for run in runs for at in (run.began, run.ended)]
     assert times == sorted(times)
