@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stock_assets.forecasting.labels import returns_ahead
-from stock_assets.forecasting.leak_alarm import Soundings, chance, no_luck
+from stock_assets.forecasting.leak_alarm import Soundings, no_luck
 from stock_assets.forecasting.scoring import Comparison, compare, pinball
 
 if TYPE_CHECKING:
@@ -131,4 +131,4 @@ def _words(other: str, found: Comparison) -> str:
     size = f"loss {abs(found.skill):.2f} % {'below' if found.skill > 0 else 'above'} {other}'s"
     if found.t is None:
         return size
-    return f"{size} (t {found.t:.1f}, chance {100 * chance(found):.0f} %)"
+    return f"{size} (t {found.t:.1f}, chance {100 * found.chance:.0f} %)"

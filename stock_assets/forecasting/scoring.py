@@ -165,6 +165,11 @@ class Comparison:
         """Chance of a |t| as large between equals; None where there is no t."""
         return None if self.t is None else p_value(self.t, self.days)
 
+    @property
+    def chance(self) -> float:
+        """Chance of `loss` being as much the smaller between equals; 1 on days too few to tell."""
+        return _one_sided(self.t, self.days, always=self.loss < self.other)
+
 
 @dataclass(frozen=True)
 class RankCorrelation:
@@ -178,6 +183,11 @@ class RankCorrelation:
     def p(self) -> float | None:
         """Chance of a |t| as large without any skill; None where there is no t."""
         return None if self.t is None else p_value(self.t, self.days)
+
+    @property
+    def chance(self) -> float:
+        """Chance of a correlation as high without any skill; 1 on days too few to tell."""
+        return _one_sided(self.t, self.days, always=self.mean > 0)
 
 
 def compare(rows: pl.DataFrame, loss: str, other: str) -> Comparison:
@@ -294,6 +304,14 @@ def p_value(t: float, days: int) -> float:
     from scipy.special import stdtr
 
     return float(2 * stdtr(1.5 * days / (_lags(days) + 1), -abs(t)))
+
+
+def _one_sided(t: float | None, days: int, *, always: bool) -> float:
+    """Chance of a t as high; without one it was the same each day, and `always` says how."""
+    if t is not None:
+        p = p_value(t, days)
+        return p / 2 if t > 0 else 1 - p / 2
+    return 0.0 if always and days >= MIN_TEST_DAYS else 1.0
 
 
 def _lags(days: int) -> int:
