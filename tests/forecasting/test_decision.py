@@ -271,6 +271,17 @@ def test_a_models_name_says_what_it_was_judged_against(run, days) -> None:
     assert alone.model_id != against.model_id
 
 
+def test_another_window_is_another_training_though_the_lake_holds_the_same(
+    run, days, make_settings
+) -> None:
+    """The lake begins after both windows' data would: what may be looked at is the same."""
+    short = run([days[-1]]).attempts[0]
+    long = run([days[-1]], settings=make_settings(EVERYONE, window=350)).attempts[0]
+    assert not long.reused
+    assert short.model_id != long.model_id
+    assert short.reason != long.reason
+
+
 MARKET = [f"T{number:02}" for number in range(20)]
 
 
