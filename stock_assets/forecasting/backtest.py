@@ -194,8 +194,9 @@ def replay_method(  # noqa: PLR0913, PLR0917
 ) -> pl.DataFrame:
     """`FORECAST_COLUMNS` of each cell with a bar from `first` to `last`, refitted on the cadence.
 
-    Each fit and each forecast gets the rows that its last day knew, over the window that the model
-    trains on: what comes later is not there to be looked at.
+    A fit gets the rows known on its day, over the window that the model trains on. The forecasts
+    up to the next fit are asked for at once, with the rows known on the last of their days: not to
+    look beyond a forecast's own day is the method's part (`Forecaster.forecast`).
     """
     exchanges = history.bars.select("day", "ticker", "exchange")
     cells = cells_of(settings, tickers, first, last).join(exchanges, on=["day", "ticker"])

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 
 from stock_assets.forecasting.claims import MedianSkill, Verdict, verdict
-from stock_assets.forecasting.labels import LABEL_SESSIONS, returns_ahead
+from stock_assets.forecasting.labels import returns_ahead
 from stock_assets.forecasting.scoring import (
+    VARIANCE_HORIZON,
     Comparison,
     compare_daily,
     group_means,
@@ -159,7 +160,7 @@ def _outcomes(labelled: pl.DataFrame) -> pl.DataFrame:
     variance = labelled.select(
         "day",
         "ticker",
-        pl.lit(LABEL_SESSIONS, pl.Int32).alias("horizon"),
+        pl.lit(VARIANCE_HORIZON, pl.Int32).alias("horizon"),
         "realised_variance",
     )
     joined = returns_ahead(labelled).join(variance, on=KEY, how="left")

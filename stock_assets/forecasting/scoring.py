@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from stock_assets.forecasting.claims import MedianSkill, Verdict, percent, verdict
-from stock_assets.forecasting.labels import HORIZONS
+from stock_assets.forecasting.labels import HORIZONS, LABEL_SESSIONS
 from stock_assets.lake.schemas import QUANTILE_NAMES, QUANTILES, Scores
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 MIN_TEST_DAYS = 20
 """Days below which the Diebold-Mariano test says nothing: its variance is not known."""
+
+VARIANCE_HORIZON = LABEL_SESSIONS
+"""The horizon whose variance is scored: a squared return of fewer sessions says little of it."""
 
 _MIN_LAG = 5
 _LAG_FACTOR = 1.3
@@ -338,7 +341,7 @@ class HorizonSummary:
     interval_skill: float
     """Winkler score of the 90 % interval below the baseline's, in %."""
     qlike_skill: float | None
-    """QLIKE below the baseline's, in %; None where there was no variance to score."""
+    """QLIKE of five sessions below the baseline's, in %; None of the other horizons."""
     qlike_t: float | None
 
 
@@ -381,7 +384,7 @@ def _verdict(scores: pl.DataFrame, total: HorizonSummary) -> Verdict:
         (pl.col("random_walk_error") ** 2).alias("walk_square"),
     )
     against = {"the baseline": compare(scores, "pinball", "baseline_pinball")}
-    variance = compare(scores, "qlike", "baseline_qlike")
+    variance = _compare_variance(scores)
     return verdict(
         median_skill(moves),
         {"the baseline": variance} if variance.days else {},
@@ -390,10 +393,16 @@ def _verdict(scores: pl.DataFrame, total: HorizonSummary) -> Verdict:
     )
 
 
+def _compare_variance(scores: pl.DataFrame) -> Comparison:
+    """QLIKE beside the baseline's, over the rows of the horizon whose variance is scored."""
+    scored = scores.filter(pl.col("horizon") == VARIANCE_HORIZON)
+    return compare(scored, "qlike", "baseline_qlike")
+
+
 def _summary(scores: pl.DataFrame, horizon: int | None) -> HorizonSummary:
     loss = compare(scores, "pinball", "baseline_pinball")
     winkler = compare(scores, "interval_score_90", "baseline_interval_score_90")
-    variance = compare(scores, "qlike", "baseline_qlike")
+    variance = _compare_variance(scores)
     covered = {
         name: float(scores[name].mean())  # type: ignore[arg-type]  # a Boolean column's mean
         for name in ("in_50", "in_80", "in_90", "baseline_in_80", "baseline_in_90")
