@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 MOST_PINBALL_SKILL = 0.9
 """In %, on a year of a random walk. An honest model has a little over an EWMA, which is noisy."""
 
-MOST_QLIKE_SKILL = 10.0
+MOST_QLIKE_SKILL = 15.0
 MOST_CLAIMED_SKILL = 1.0
 """In %, of a model without any restraint, when it is judged."""
 
