@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 MIN_TEST_DAYS = 20
 """Days below which the Diebold-Mariano test says nothing: its variance is not known."""
 
+INTERVALS = {50: ("q25", "q75"), 80: ("q10", "q90"), 90: ("q05", "q95")}
+"""The quantiles at the ends of each interval, by its nominal coverage in %."""
+
+PROMISED = (80, 90)
+"""The intervals whose coverage a verdict tells and the live check watches."""
+
 VARIANCE_HORIZON = LABEL_SESSIONS
 """The horizon whose variance is scored: a squared return of fewer sessions says little of it."""
 
@@ -83,11 +89,8 @@ def score(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
         pinball("actual_return", "baseline_return_").alias("baseline_pinball"),
         interval_score("actual_return").alias("interval_score_90"),
         interval_score("actual_return", "baseline_return_").alias("baseline_interval_score_90"),
-        _inside("return_", "q25", "q75").alias("in_50"),
-        _inside("return_", "q10", "q90").alias("in_80"),
-        _inside("return_", "q05", "q95").alias("in_90"),
-        _inside("baseline_return_", "q10", "q90").alias("baseline_in_80"),
-        _inside("baseline_return_", "q05", "q95").alias("baseline_in_90"),
+        *(inside(level).alias(f"in_{level}") for level in INTERVALS),
+        *(inside(level, "baseline_return_").alias(f"baseline_in_{level}") for level in PROMISED),
         qlike("sigma").alias("qlike"),
         qlike("baseline_sigma").alias("baseline_qlike"),
         ((pl.col("price_q50") - pl.col("actual_price")) / pl.col("last_price")).alias(
@@ -136,7 +139,9 @@ def _with_actuals(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _inside(prefix: str, low: str, high: str) -> pl.Expr:
+def inside(level: int, prefix: str = "return_") -> pl.Expr:
+    """Whether `actual_return` is in the interval of nominal coverage `level`, its ends included."""
+    low, high = INTERVALS[level]
     return pl.col("actual_return").is_between(pl.col(prefix + low), pl.col(prefix + high))
 
 
