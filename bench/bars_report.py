@@ -9,7 +9,8 @@ import polars as pl
 from tables import markdown_table, section
 
 from stock_assets.forecasting.claims import percent
-from stock_assets.forecasting.protocol import LEVELS, TERCILES, Evaluation
+from stock_assets.forecasting.protocol import TERCILES, Evaluation
+from stock_assets.forecasting.scoring import INTERVALS
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -176,7 +177,7 @@ def _of_market(market: Measured) -> str:
 
 
 def _methods(market: Measured) -> str:
-    heads = ["method", "QLIKE", "pinball", "Winkler", *(f"in {level} %" for level in LEVELS)]
+    heads = ["method", "QLIKE", "pinball", "Winkler", *(f"in {level} %" for level in INTERVALS)]
     heads += ["MAE", "RMSE", "R2", "right", "always up", "rank IC (t)"]
     rows = [
         [
@@ -184,7 +185,7 @@ def _methods(market: Measured) -> str:
             _number(row["qlike"], 4),
             _number(row["pinball"], 2, 1e4),
             _number(row["interval"], 1, 1e4),
-            *(_number(row[f"in_{level}"], 1, 100) for level in LEVELS),
+            *(_number(row[f"in_{level}"], 1, 100) for level in INTERVALS),
             _number(row["mae"], 3, 100),
             _number(row["rmse"], 3, 100),
             _number(row["r2"], 2, 100),
@@ -236,11 +237,11 @@ def _groups(found: Evaluation) -> str:
                 [
                     name,
                     f"{line['cells']:,}",
-                    *(_number(line[f"in_{level}"], 1, 100) for level in LEVELS),
+                    *(_number(line[f"in_{level}"], 1, 100) for level in INTERVALS),
                     *(_skill(found, by, name, measure, other) for measure, other in panels),
                 ]
             )
-    heads = ["", "forecasts", *(f"in {level} %" for level in LEVELS)]
+    heads = ["", "forecasts", *(f"in {level} %" for level in INTERVALS)]
     heads += [f"{'QLIKE' if m == 'qlike' else m} against {other}" for m, other in panels]
     return markdown_table(heads, rows)
 
@@ -250,7 +251,7 @@ def _horizons(found: Evaluation) -> str:
     rows = [
         [
             line["group"],
-            *(_number(line[f"in_{level}"], 1, 100) for level in LEVELS),
+            *(_number(line[f"in_{level}"], 1, 100) for level in INTERVALS),
             *(
                 _skill(found, "horizon", line["group"], "pinball", other)
                 for other in found.opponents("pinball")
@@ -258,7 +259,7 @@ def _horizons(found: Evaluation) -> str:
         ]
         for line in own.iter_rows(named=True)
     ]
-    heads = ["sessions ahead", *(f"in {level} %" for level in LEVELS)]
+    heads = ["sessions ahead", *(f"in {level} %" for level in INTERVALS)]
     return markdown_table(
         [*heads, *(f"pinball against {other}" for other in found.opponents("pinball"))], rows
     )

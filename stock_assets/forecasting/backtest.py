@@ -60,7 +60,7 @@ class History:
 
 @dataclass(frozen=True)
 class Replay:
-    """What the product would have said."""
+    """What the product would have said of the tickers asked for."""
 
     forecasts: pl.DataFrame
     """Rows of `Forecasts`, but for the versions of tables that were read."""
@@ -137,7 +137,9 @@ def replay_product(  # noqa: PLR0913
 ) -> Replay:
     """Decide and forecast each session from `first` to `last`, as evening runs would have.
 
-    What was in force before `first` is `history.models`. The same history gives the same rows.
+    Decided for the whole universe, whose sessions and trainings do not depend on who is asked for;
+    forecasts and decisions are given of `tickers`. What was in force before `first` is
+    `history.models`. The same history gives the same rows.
     """
 
     def training_data(begin: dt.date, end: dt.date) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -145,9 +147,9 @@ def replay_product(  # noqa: PLR0913
         return history.features.filter(seen), history.bars.filter(seen)
 
     known, decided = history.models, []
-    cells = cells_of(settings, tickers, first, last)
+    everyone = cells_of(settings, settings.tickers, first, last)
     # Year by year, which decides the same as all at once, so that there is something to say.
-    for (year,), part in cells.group_by(pl.col("day").dt.year(), maintain_order=True):
+    for (year,), part in everyone.group_by(pl.col("day").dt.year(), maintain_order=True):
         found = decide(
             part,
             known,
@@ -166,8 +168,9 @@ def replay_product(  # noqa: PLR0913
     decisions = pl.concat(decided)
     begin = lookback_start(settings.exchanges, first)
     seen = pl.col("day").is_between(begin, last)
+    asked = pl.col("ticker").is_in(list(tickers))
     forecasts = make_forecasts(
-        cells,
+        everyone.filter(asked),
         history.bars.filter(seen),
         history.features.filter(seen),
         pl.concat([history.models, decisions]),
@@ -176,7 +179,7 @@ def replay_product(  # noqa: PLR0913
         LakeVersions(0, 0, None),
         orders=history.orders,
     )
-    return Replay(forecasts, decisions)
+    return Replay(forecasts, decisions.filter(asked))
 
 
 def replay_method(  # noqa: PLR0913, PLR0917
@@ -191,8 +194,9 @@ def replay_method(  # noqa: PLR0913, PLR0917
 ) -> pl.DataFrame:
     """`FORECAST_COLUMNS` of each cell with a bar from `first` to `last`, refitted on the cadence.
 
-    Each fit and each forecast gets the rows that its last day knew, over the window that the model
-    trains on: what comes later is not there to be looked at.
+    A fit gets the rows known on its day, over the window that the model trains on. The forecasts
+    up to the next fit are asked for at once, with the rows known on the last of their days: not to
+    look beyond a forecast's own day is the method's part (`Forecaster.forecast`).
     """
     exchanges = history.bars.select("day", "ticker", "exchange")
     cells = cells_of(settings, tickers, first, last).join(exchanges, on=["day", "ticker"])

@@ -15,7 +15,8 @@ import polars as pl
 
 from stock_assets.forecasting.claims import percent
 from stock_assets.forecasting.labels import target_days
-from stock_assets.forecasting.protocol import LEVELS, TERCILES, Evaluation
+from stock_assets.forecasting.protocol import TERCILES, Evaluation
+from stock_assets.forecasting.scoring import INTERVALS
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -169,7 +170,7 @@ _SKILL_NOTE = "Filled: |t| of 2 or more. Right of zero the method named in the t
 
 
 def _methods_table(found: Evaluation, titles: Mapping[str, str]) -> str:
-    heads = ["method", "QLIKE", "pinball", "Winkler", *(f"in {level} %" for level in LEVELS)]
+    heads = ["method", "QLIKE", "pinball", "Winkler", *(f"in {level} %" for level in INTERVALS)]
     heads += ["MAE", "RMSE", "R2", "right", "always up", "rank IC", "t"]
     lines = []
     for row in found.methods.iter_rows(named=True):
@@ -179,7 +180,7 @@ def _methods_table(found: Evaluation, titles: Mapping[str, str]) -> str:
             _number(row["qlike"], 4),
             _number(row["pinball"], 2, 1e4),
             _number(row["interval"], 1, 1e4),
-            *(_percent(row[f"in_{level}"]) for level in LEVELS),
+            *(_percent(row[f"in_{level}"]) for level in INTERVALS),
             _percent(row["mae"], 3),
             _percent(row["rmse"], 3),
             _percent(row["r2"], 2),
@@ -231,10 +232,10 @@ def _coverage_table(found: Evaluation) -> str:
         )
         for part in ("all", "year", "volatility")
         for by, group, cells, *shares in _ordered(own.filter(by=part))
-        .select("by", "group", "cells", *(f"in_{level}" for level in LEVELS))
+        .select("by", "group", "cells", *(f"in_{level}" for level in INTERVALS))
         .iter_rows()
     ]
-    heads = [found.subject, "forecasts", *(f"in {level} %" for level in LEVELS)]
+    heads = [found.subject, "forecasts", *(f"in {level} %" for level in INTERVALS)]
     return _table(heads, lines)
 
 

@@ -7,6 +7,7 @@ done with too few residuals, or none, is decided here for all of them.
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -84,6 +85,20 @@ def residual_pools(  # noqa: PLR0913  # three frames, and what makes a pool
     schema = {"exchange": pl.String, "day": pl.Date, "horizon": pl.Int32}
     numbers = dict.fromkeys(["variance_factor", *QUANTILE_NAMES], pl.Float64)
     return pl.DataFrame(rows, schema={**schema, **numbers}, orient="row")
+
+
+def within_lookback(cells: pl.DataFrame, sessions: int) -> pl.Expr:
+    """The rows (day, exchange) that `residual_pools` of `cells` depends on, and those of `cells`.
+
+    Of each exchange, from `sessions` sessions before its first day asked to its last.
+    """
+    near = pl.lit(value=False)
+    for (exchange,), own in cells.group_by("exchange"):
+        first, last = own["day"].min(), own["day"].max()
+        assert isinstance(first, dt.date)
+        oldest = get_calendar(str(exchange)).back(first, sessions)
+        near |= (pl.col("exchange") == exchange) & pl.col("day").is_between(oldest, last)
+    return near
 
 
 def gaussian_pools(cells: pl.DataFrame, horizons: Sequence[int]) -> pl.DataFrame:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SIGNIFICANT = 0.05
 """Chance of a false claim from which on nothing is claimed."""
 
+LEVEL = 0.01
+"""Chance of passing a limit by luck, one-sided, from which on it is no alarm: of every alarm."""
+
 MAX_R2 = 1.0
 """R2 of the return in % above which a forecast of price is too good: a leak until shown not to be.
 
@@ -68,20 +71,18 @@ class MedianSkill:
         return found
 
     def alarms(self) -> list[str]:
-        """What is too good to be true: more than luck, and beyond what weekly returns allow."""
-        found = []
+        """What is too good to be true: better by more than luck, and beyond what weeks allow."""
+        found: list[tuple[str, str, Comparison | RankCorrelation]] = []
         if self.price is not None and self.r2 is not None and 100 * self.r2 > MAX_R2:
-            found.append(("R2 of price", percent(self.r2), self.price.p))
+            found.append(("R2 of price", percent(self.r2), self.price))
         if self.direction is not None and 100 * (1 - self.direction.loss) > MAX_DIRECTION:
-            found.append(
-                ("directional accuracy", percent(1 - self.direction.loss), self.direction.p)
-            )
+            found.append(("directional accuracy", percent(1 - self.direction.loss), self.direction))
         if self.ranks is not None and self.ranks.mean > MAX_RANK_IC:
-            found.append(("rank IC", f"{self.ranks.mean:.2f}", self.ranks.p))
+            found.append(("rank IC", f"{self.ranks.mean:.2f}", self.ranks))
         return [
             f"{name} of {value} is too good to be true: look for a leak first"
-            for name, value, p in found
-            if p is not None and p < SIGNIFICANT
+            for name, value, test in found
+            if test.chance < LEVEL
         ]
 
 

@@ -3,24 +3,23 @@
 A pure function of the rows of earlier days, what people ordered, the drift shares, and features
 and bars up to the day before: a year replayed at once decides what a year of evenings decided.
 What the model is is in `model.py`, whether a challenger passes in `gate.py`, how an order comes
-about in `orders.py`, where models are kept in `registry.py`.
+about in `orders.py`, what a training is called by in `fingerprint.py`, where models are kept in
+`registry.py`.
 """
 
 from __future__ import annotations
 
 import bisect
 import datetime as dt
-import hashlib
-import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from stock_assets.calendars import union_sessions
 from stock_assets.forecasting.baseline import BASELINE, baseline_forecasts, lookback_start
+from stock_assets.forecasting.fingerprint import fingerprint
 from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.gate import (
     BASELINE_LOSS,
@@ -34,14 +33,7 @@ from stock_assets.forecasting.gate import (
 from stock_assets.forecasting.in_force import History, InForce, ordered_states
 from stock_assets.forecasting.labels import labels
 from stock_assets.forecasting.leak_alarm import sound
-from stock_assets.forecasting.model import (
-    CODE_VERSION,
-    PARAMETERS,
-    fit,
-    importance,
-    model_inputs,
-    trainable,
-)
+from stock_assets.forecasting.model import fit, importance, model_inputs, trainable
 from stock_assets.forecasting.registry import Registered, Registry, TrainingRecord
 from stock_assets.forecasting.splitting import Split, split
 from stock_assets.forecasting.training_report import measures, report
@@ -394,7 +386,13 @@ class _Trainer:
         if sets is None or any(rows.filter(part).is_empty() for part in sets.parts()):
             return "the labelled days are too few to divide"
         began = time.perf_counter()
-        model_id = f"catboost-{day}-{_fingerprint(data, state.model)}"
+        digits = fingerprint(
+            data.features,
+            data.labelled,
+            in_force=state.model,
+            window=self.settings.forecast.window,
+        )
+        model_id = f"catboost-{day}-{digits}"
         found = self.registry.find(model_id)
         reused = found is not None
         if found is None:
@@ -474,30 +472,3 @@ class _Trainer:
             self._loaded.labelled.filter(ended),
             self._loaded.rows.filter(ended),
         )
-
-
-def _fingerprint(data: _Data, in_force: str) -> str:
-    """Eight hex digits of all that a training depends on, in canonical order."""
-    digest = hashlib.sha256()
-    about = {
-        "parameters": PARAMETERS,
-        "code": CODE_VERSION,
-        "gate": RULES,
-        "in_force": in_force,
-    }
-    digest.update(json.dumps(about, sort_keys=True).encode())
-    features = data.features.sort("day", "ticker")
-    levels = features.select("day", "ticker", "exchange", "vol_ewma", "market_vol_ewma")
-    for frame in (levels, model_inputs(features), data.labelled.sort("day", "ticker")):
-        for column in frame:
-            digest.update(column.name.encode())
-            digest.update(_bytes(column))
-    return digest.hexdigest()[:8]
-
-
-def _bytes(column: pl.Series) -> bytes:
-    if column.dtype == pl.String:
-        return "\n".join(column.to_list()).encode()
-    if column.dtype == pl.Date:
-        column = column.to_physical()
-    return np.ascontiguousarray(column.to_numpy()).tobytes()

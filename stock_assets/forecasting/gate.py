@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stock_assets.forecasting.labels import returns_ahead
-from stock_assets.forecasting.leak_alarm import Soundings, chance, chance_words, no_luck
-from stock_assets.forecasting.scoring import Comparison, compare, pinball
+from stock_assets.forecasting.leak_alarm import Soundings, no_luck
+from stock_assets.forecasting.scoring import Comparison, chance_words, compare, pinball
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,4 +131,4 @@ def _words(other: str, found: Comparison) -> str:
     size = f"loss {abs(found.skill):.2f} % {'below' if found.skill > 0 else 'above'} {other}'s"
     if found.t is None:
         return size
-    return f"{size} (t {found.t:.1f}, {chance_words(chance(found))})"
+    return f"{size} (t {found.t:.1f}, {chance_words(found.chance)})"

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stock_assets.forecasting.claims import MAX_DIRECTION, MAX_R2, MAX_RANK_IC
+from stock_assets.forecasting.claims import LEVEL, MAX_DIRECTION, MAX_R2, MAX_RANK_IC
 from stock_assets.forecasting.labels import returns_ahead
 from stock_assets.forecasting.scoring import (
-    MIN_TEST_DAYS,
     Comparison,
     RankCorrelation,
     compare,
@@ -52,9 +51,6 @@ comes 95 % or more, features that are one session early 72 to 94 % for one sessi
 
 _VARIANCES = {1: "variance_ahead_1", 5: "realised_variance"}
 """Horizon -> the column of `labels` that its forecast of variance is held against."""
-
-LEVEL = 0.01
-"""Chance of being so far above a limit by luck, below which it counts as no luck."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def sound(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> Soun
         right = 100 * (1 - direction.loss)
         if right > MAX_DIRECTION:
             too_good.append(f"direction right in {right:.0f} % (limit {MAX_DIRECTION:.0f} %)")
-    if ranks is not None and ranks.mean > MAX_RANK_IC and _no_chance(ranks):
+    if ranks is not None and ranks.mean > MAX_RANK_IC and no_luck(ranks, LEVEL):
         too_good.append(f"rank IC {ranks.mean:.2f} (limit {MAX_RANK_IC})")
     too_good += [
         f"pinball loss {item.skill:.1f} % below the baseline's (limit {MAX_PINBALL_SKILL:g} %)"
@@ -171,32 +167,12 @@ def _skill(found: tuple[float, pl.DataFrame]) -> float:
     return found[0]
 
 
-def no_luck(found: Comparison, level: float) -> bool:
-    """Whether the smaller loss is more than luck: one-sided, with less chance than `level`.
+def no_luck(found: Comparison | RankCorrelation, level: float) -> bool:
+    """Whether the smaller loss, or the correlation, is more than luck, with a chance below `level`.
 
-    False on days too few to tell. Losses that differ by the same on every day leave no doubt.
+    One-sided. False on days too few to tell.
     """
-    return chance(found) < level
-
-
-def chance(found: Comparison) -> float:
-    """Chance of an advantage as large between equals, 0 to 1; 1 on days too few to tell."""
-    if found.t is not None:
-        assert found.p is not None  # with the t
-        return found.p / 2 if found.t > 0 else 1 - found.p / 2
-    if found.days < MIN_TEST_DAYS:
-        return 1.0
-    return 0.0 if found.loss < found.other else 1.0
-
-
-def chance_words(share: float) -> str:
-    """A chance in words: "chance 2.3 %". Never nothing: no test is that sure."""
-    return f"chance {100 * share:.1f} %" if share >= 0.001 else "chance < 0.1 %"  # noqa: PLR2004
-
-
-def _no_chance(ranks: RankCorrelation) -> bool:
-    """Whether a positive rank correlation is more than luck; the same on every day is."""
-    return ranks.days >= MIN_TEST_DAYS and (ranks.p is None or ranks.p / 2 < LEVEL)
+    return found.chance < level
 
 
 def _horizons(met: pl.DataFrame) -> Iterator[pl.DataFrame]:

@@ -19,6 +19,7 @@ from stock_assets.calendars import get_calendar
 from stock_assets.forecasting.claims import percent
 from stock_assets.forecasting.scoring import (
     MIN_TEST_DAYS,
+    PROMISED,
     Comparison,
     compare,
     diebold_mariano,
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from stock_assets.settings import ScoreSettings
-
-_INTERVALS = {"in_80": 0.80, "in_90": 0.90}
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def live_verdict(scores: pl.DataFrame, exchange: str, settings: ScoreSettings) -
     """
     recent = recent_scores(scores, settings.window)
     days = recent["day"].n_unique()
-    coverages = tuple(_coverage(recent, column, nominal) for column, nominal in _INTERVALS.items())
+    coverages = tuple(_coverage(recent, f"in_{level}", level / 100) for level in PROMISED)
     skill = compare(recent, "pinball", "baseline_pinball")
     failures = _failures(coverages, skill, settings)
     return LiveVerdict(

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from stock_assets.calendars import get_calendar
-from stock_assets.forecasting.calibration import distributions, residual_pools
+from stock_assets.forecasting.calibration import distributions, residual_pools, within_lookback
 from stock_assets.forecasting.labels import HORIZONS, LABEL_SESSIONS
 from stock_assets.forecasting.linear import LinearLearner
 from stock_assets.forecasting.volatility import MAX_LOG_RATIO, is_measured
@@ -198,7 +197,8 @@ class VolatilityModel:
         self, cells: pl.DataFrame, known: Known, horizons: Sequence[int] = HORIZONS
     ) -> pl.DataFrame:
         """See `Forecaster.forecast`; cells whose volatility is not measured have no answer."""
-        sigmas = self.sigmas(_within_lookback(cells, known.features), horizons)
+        near = known.features.filter(within_lookback(cells, CALIBRATION_SESSIONS))
+        sigmas = self.sigmas(near, horizons)
         later = pl.col("day") >= self.calibration_first
         pools = residual_pools(
             cells,
@@ -335,16 +335,3 @@ def importance(model: VolatilityModel) -> dict[str, float]:
     """Each input's share of the changes that all inputs make to the prediction, in %."""
     shares = model.booster.get_feature_importance()
     return dict(zip(model.booster.feature_names_, map(float, shares), strict=True))
-
-
-def _within_lookback(cells: pl.DataFrame, features: pl.DataFrame) -> pl.DataFrame:
-    """The rows that the forecasts of `cells` depend on: theirs and their calibration's."""
-    if cells.is_empty():
-        return features.clear()
-    wanted = pl.lit(False)
-    for (exchange,), own in cells.group_by("exchange"):
-        first, last = own["day"].min(), own["day"].max()
-        assert isinstance(first, dt.date)
-        oldest = get_calendar(str(exchange)).back(first, CALIBRATION_SESSIONS)
-        wanted |= (pl.col("exchange") == exchange) & pl.col("day").is_between(oldest, last)
-    return features.filter(wanted)

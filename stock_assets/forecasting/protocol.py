@@ -13,11 +13,15 @@ import numpy as np
 import polars as pl
 
 from stock_assets.forecasting.claims import MedianSkill, Verdict, verdict
-from stock_assets.forecasting.labels import LABEL_SESSIONS, returns_ahead
+from stock_assets.forecasting.labels import returns_ahead
 from stock_assets.forecasting.scoring import (
+    INTERVALS,
+    PROMISED,
+    VARIANCE_HORIZON,
     Comparison,
     compare_daily,
     group_means,
+    inside,
     interval_score,
     median_skill,
     pinball,
@@ -32,9 +36,6 @@ KEY = ["day", "ticker", "horizon"]
 RETURNS = [f"return_{name}" for name in QUANTILE_NAMES]
 FORECAST_COLUMNS = [*KEY, "sigma", *RETURNS]
 """What a method's forecasts have to say."""
-
-LEVELS = {50: ("q25", "q75"), 80: ("q10", "q90"), 90: ("q05", "q95")}
-"""Intervals by their nominal coverage, in %."""
 
 TERCILES = ("calm", "usual", "storm")
 """Terciles of the volatility that was known on the forecast's day."""
@@ -159,7 +160,7 @@ def _outcomes(labelled: pl.DataFrame) -> pl.DataFrame:
     variance = labelled.select(
         "day",
         "ticker",
-        pl.lit(LABEL_SESSIONS, pl.Int32).alias("horizon"),
+        pl.lit(VARIANCE_HORIZON, pl.Int32).alias("horizon"),
         "realised_variance",
     )
     joined = returns_ahead(labelled).join(variance, on=KEY, how="left")
@@ -215,12 +216,7 @@ def _scored(cells: pl.DataFrame, answered: pl.DataFrame) -> pl.DataFrame:
         pinball("actual_return").alias("pinball"),
         interval_score("actual_return").alias("interval"),
         qlike("sigma").alias("qlike"),
-        *(
-            pl.col("actual_return")
-            .is_between(pl.col(f"return_{low}"), pl.col(f"return_{high}"))
-            .alias(f"in_{level}")
-            for level, (low, high) in LEVELS.items()
-        ),
+        *(inside(level).alias(f"in_{level}") for level in INTERVALS),
         forecast.alias("median_move"),
         actual.alias("actual_move"),
         ((forecast - actual) ** 2).alias("square"),
@@ -279,7 +275,7 @@ def _of_method(
     return {
         "method": name,
         **{measure: days[f"{measure} {name}"].mean() for measure in MEASURES},
-        **{f"in_{level}": rows[f"in_{level}"].mean() for level in LEVELS},
+        **{f"in_{level}": rows[f"in_{level}"].mean() for level in INTERVALS},
         "mae": means["absolute"],
         "walk_mae": means["walk_absolute"],
         "rmse": means["square"] ** 0.5,
@@ -354,13 +350,13 @@ def _skill(days: Mapping[str, pl.DataFrame], subject: str, names: Sequence[str])
 
 def _coverage(scored: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     parts = []
-    inside = [f"in_{level}" for level in LEVELS]
+    held = [f"in_{level}" for level in INTERVALS]
     for name, rows in scored.items():
         for by in GROUPS:
             group = pl.lit("all") if by == "all" else pl.col(by)
             parts.append(
                 rows.group_by(group.alias("group"))
-                .agg(pl.len().cast(pl.Int64).alias("cells"), pl.col(inside).mean())
+                .agg(pl.len().cast(pl.Int64).alias("cells"), pl.col(held).mean())
                 .drop_nulls("group")
                 .sort("group")
                 .with_columns(pl.col("group").cast(pl.String))
@@ -399,7 +395,7 @@ def _verdict(
         for measure in USUAL_OPPONENTS
     }
     known = {name: found for name, found in against["qlike"].items() if found.days}
-    held = {level: coverage[f"in_{level}"] for level in (80, 90)}
+    held = {level: coverage[f"in_{level}"] for level in PROMISED}
     return verdict(median, known, against["pinball"], held)
 
 

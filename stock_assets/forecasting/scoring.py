@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from stock_assets.forecasting.claims import MedianSkill, Verdict, percent, verdict
-from stock_assets.forecasting.labels import HORIZONS
+from stock_assets.forecasting.labels import HORIZONS, LABEL_SESSIONS
 from stock_assets.lake.schemas import QUANTILE_NAMES, QUANTILES, Scores
 
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 
 MIN_TEST_DAYS = 20
 """Days below which the Diebold-Mariano test says nothing: its variance is not known."""
+
+INTERVALS = {50: ("q25", "q75"), 80: ("q10", "q90"), 90: ("q05", "q95")}
+"""The quantiles at the ends of each interval, by its nominal coverage in %."""
+
+PROMISED = (80, 90)
+"""The intervals whose coverage a verdict tells and the live check watches."""
+
+VARIANCE_HORIZON = LABEL_SESSIONS
+"""The horizon whose variance is scored: a squared return of fewer sessions says little of it."""
 
 _MIN_LAG = 5
 _LAG_FACTOR = 1.3
@@ -80,11 +89,8 @@ def score(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
         pinball("actual_return", "baseline_return_").alias("baseline_pinball"),
         interval_score("actual_return").alias("interval_score_90"),
         interval_score("actual_return", "baseline_return_").alias("baseline_interval_score_90"),
-        _inside("return_", "q25", "q75").alias("in_50"),
-        _inside("return_", "q10", "q90").alias("in_80"),
-        _inside("return_", "q05", "q95").alias("in_90"),
-        _inside("baseline_return_", "q10", "q90").alias("baseline_in_80"),
-        _inside("baseline_return_", "q05", "q95").alias("baseline_in_90"),
+        *(inside(level).alias(f"in_{level}") for level in INTERVALS),
+        *(inside(level, "baseline_return_").alias(f"baseline_in_{level}") for level in PROMISED),
         qlike("sigma").alias("qlike"),
         qlike("baseline_sigma").alias("baseline_qlike"),
         ((pl.col("price_q50") - pl.col("actual_price")) / pl.col("last_price")).alias(
@@ -133,7 +139,9 @@ def _with_actuals(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _inside(prefix: str, low: str, high: str) -> pl.Expr:
+def inside(level: int, prefix: str = "return_") -> pl.Expr:
+    """Whether `actual_return` is in the interval of nominal coverage `level`, its ends included."""
+    low, high = INTERVALS[level]
     return pl.col("actual_return").is_between(pl.col(prefix + low), pl.col(prefix + high))
 
 
@@ -165,6 +173,11 @@ class Comparison:
         """Chance of a |t| as large between equals; None where there is no t."""
         return None if self.t is None else p_value(self.t, self.days)
 
+    @property
+    def chance(self) -> float:
+        """Chance of `loss` being as much the smaller between equals; 1 on days too few to tell."""
+        return _one_sided(self.t, self.days, always=self.loss < self.other)
+
 
 @dataclass(frozen=True)
 class RankCorrelation:
@@ -178,6 +191,16 @@ class RankCorrelation:
     def p(self) -> float | None:
         """Chance of a |t| as large without any skill; None where there is no t."""
         return None if self.t is None else p_value(self.t, self.days)
+
+    @property
+    def chance(self) -> float:
+        """Chance of a correlation as high without any skill; 1 on days too few to tell."""
+        return _one_sided(self.t, self.days, always=self.mean > 0)
+
+
+def chance_words(share: float) -> str:
+    """A chance in words: "chance 2.3 %". Never nothing: no test is that sure."""
+    return f"chance {100 * share:.1f} %" if share >= 0.001 else "chance < 0.1 %"  # noqa: PLR2004
 
 
 def compare(rows: pl.DataFrame, loss: str, other: str) -> Comparison:
@@ -296,6 +319,14 @@ def p_value(t: float, days: int) -> float:
     return float(2 * stdtr(1.5 * days / (_lags(days) + 1), -abs(t)))
 
 
+def _one_sided(t: float | None, days: int, *, always: bool) -> float:
+    """Chance of a t as high; without one it was the same each day, and `always` says how."""
+    if t is not None:
+        p = p_value(t, days)
+        return p / 2 if t > 0 else 1 - p / 2
+    return 0.0 if always and days >= MIN_TEST_DAYS else 1.0
+
+
 def _lags(days: int) -> int:
     """Lags of the variance: 1.3 roots of the days (Lazarus et al.), and at least five."""
     return max(_MIN_LAG, math.ceil(_LAG_FACTOR * math.sqrt(days)))
@@ -320,7 +351,7 @@ class HorizonSummary:
     interval_skill: float
     """Winkler score of the 90 % interval below the baseline's, in %."""
     qlike_skill: float | None
-    """QLIKE below the baseline's, in %; None where there was no variance to score."""
+    """QLIKE of five sessions below the baseline's, in %; None of the other horizons."""
     qlike_t: float | None
 
 
@@ -363,7 +394,7 @@ def _verdict(scores: pl.DataFrame, total: HorizonSummary) -> Verdict:
         (pl.col("random_walk_error") ** 2).alias("walk_square"),
     )
     against = {"the baseline": compare(scores, "pinball", "baseline_pinball")}
-    variance = compare(scores, "qlike", "baseline_qlike")
+    variance = _compare_variance(scores)
     return verdict(
         median_skill(moves),
         {"the baseline": variance} if variance.days else {},
@@ -372,10 +403,16 @@ def _verdict(scores: pl.DataFrame, total: HorizonSummary) -> Verdict:
     )
 
 
+def _compare_variance(scores: pl.DataFrame) -> Comparison:
+    """QLIKE beside the baseline's, over the rows of the horizon whose variance is scored."""
+    scored = scores.filter(pl.col("horizon") == VARIANCE_HORIZON)
+    return compare(scored, "qlike", "baseline_qlike")
+
+
 def _summary(scores: pl.DataFrame, horizon: int | None) -> HorizonSummary:
     loss = compare(scores, "pinball", "baseline_pinball")
     winkler = compare(scores, "interval_score_90", "baseline_interval_score_90")
-    variance = compare(scores, "qlike", "baseline_qlike")
+    variance = _compare_variance(scores)
     covered = {
         name: float(scores[name].mean())  # type: ignore[arg-type]  # a Boolean column's mean
         for name in ("in_50", "in_80", "in_90", "baseline_in_80", "baseline_in_90")

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from stock_assets.forecasting.labels import returns_ahead
+from stock_assets.forecasting.scoring import INTERVALS, inside
 from stock_assets.lake.schemas import QUANTILE_NAMES, QUANTILES
 
 if TYPE_CHECKING:
     from stock_assets.forecasting.gate import Verdict
     from stock_assets.forecasting.leak_alarm import Soundings
 
-_INTERVALS = {50: ("q25", "q75"), 80: ("q10", "q90"), 90: ("q05", "q95")}
 _INK, _MARK, _GRID = "#1f2937", "#2563eb", "#9ca3af"
 _SHOWN_INPUTS = 15
 
@@ -58,9 +58,9 @@ def measures(
     }
     found |= {name: value for name, value in asdict(soundings).items() if name != "leak_alarm"}
     met = forecasts.join(returns_ahead(rows), on=["day", "ticker", "horizon"])
-    for share, (low, high) in _INTERVALS.items():
-        inside = pl.col("actual_return").is_between(f"return_{low}", f"return_{high}")
-        found[f"coverage_{share}"] = 100 * met.select(inside.mean()).item() if met.height else None
+    for level in INTERVALS:
+        held = met.select(inside(level).mean()).item()
+        found[f"coverage_{level}"] = 100 * held if met.height else None
     return {name: float(value) for name, value in found.items() if value is not None}
 
 

@@ -17,9 +17,8 @@ from stock_assets.forecasting.baseline import BASELINE, baseline_forecasts, look
 from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.gate import LEVEL, pinball_losses
 from stock_assets.forecasting.labels import labels
-from stock_assets.forecasting.leak_alarm import chance, chance_words
 from stock_assets.forecasting.model import trainable
-from stock_assets.forecasting.scoring import MIN_TEST_DAYS, Comparison, compare
+from stock_assets.forecasting.scoring import MIN_TEST_DAYS, Comparison, chance_words, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,7 +65,7 @@ class Versus:
             return f"too few days to tell (the test needs {MIN_TEST_DAYS})"
         if found.loss == found.other:
             return "they are the same"
-        luck = chance(found) if found.loss < found.other else chance(_turned(found))
+        luck = found.chance if found.loss < found.other else _turned(found).chance
         told = f"t {found.t:.1f}, {chance_words(luck)}" if found.t is not None else "every day"
         if luck >= LEVEL:
             return f"no more than luck may explain ({told})"

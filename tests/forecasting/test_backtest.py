@@ -10,9 +10,11 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from stock_assets.calendars import union_sessions
 from stock_assets.forecasting import gate
 from stock_assets.forecasting.backtest import (
     History,
+    Replay,
     ReplayRegistry,
     replay_method,
     replay_product,
@@ -20,14 +22,14 @@ from stock_assets.forecasting.backtest import (
 from stock_assets.forecasting.baseline import baseline_forecasts
 from stock_assets.forecasting.protocol import FORECAST_COLUMNS
 from stock_assets.forecasting.registry import Registry
-from stock_assets.lake.schemas import Models, Orders
+from stock_assets.lake.schemas import Bars, Features, Models, Orders
+from stock_assets.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from stock_assets.forecasting.forecaster import Known
-    from stock_assets.settings import Settings
 
 EVERYONE = list("ABCDEF")
 
@@ -111,31 +113,55 @@ def test_the_future_changes_no_replay(
     assert not list(tmp_path.iterdir())
 
 
-def test_some_tickers_are_forecast_as_among_all(
-    bars: pl.DataFrame,
-    features: pl.DataFrame,
-    sessions: list[dt.date],
-    settings: Settings,
-    tmp_path: Path,
-) -> None:
-    first, last = sessions[300], sessions[385]
+NEW_YORK, WEEKDAYS_TOO = ["NYA", "NYB", "NYC"], ["WDA", "WDB", "WDC"]
+HOLIDAY = dt.date(2024, 5, 27)
+"""Memorial Day: no session of New York, one of the calendar of weekdays."""
 
-    def product(tickers: list[str]) -> pl.DataFrame:
-        return replay_product(
-            history_of(features, bars),
-            settings,
-            tickers,
-            first,
-            last,
-            registry=ReplayRegistry(Registry(tmp_path)),
-            say=quiet,
-        ).forecasts
 
-    assert_frame_equal(
-        product(["B", "E"]),
-        product(EVERYONE).filter(pl.col("ticker").is_in(["B", "E"])),
-        check_exact=True,
+@pytest.fixture(scope="module")
+def two_exchanges(
+    make_bars: Callable[..., pl.DataFrame], features_of: Callable[[pl.DataFrame], pl.DataFrame]
+) -> tuple[History, Settings]:
+    markets = [
+        make_bars(NEW_YORK, 380, exchange="XNYS", seed=3),
+        make_bars(WEEKDAYS_TOO, 390, seed=4),
+    ]
+    bars = pl.concat(Bars.validate(market, cast=True) for market in markets)
+    features = pl.concat(Features.validate(features_of(market), cast=True) for market in markets)
+    asked = {"source": "none", "currency": "USD"}
+    settings = Settings(
+        partitions={"first_day": dt.date(2023, 1, 2)},
+        universe=[
+            {"tickers": NEW_YORK, "exchange": "XNYS", **asked},
+            {"tickers": WEEKDAYS_TOO, **asked},
+        ],
+        sources={"none": {"kind": "simulated"}},
+        forecast={"cadence": 40, "cooldown": 10, "min_training_rows": 500, "window": 250},
     )
+    return history_of(features, bars), settings
+
+
+def test_some_tickers_are_decided_and_forecast_as_among_all(
+    two_exchanges: tuple[History, Settings], tmp_path: Path
+) -> None:
+    """The second training falls on a day without a session of the tickers asked for."""
+    history, settings = two_exchanges
+    first = union_sessions(settings.exchanges)[
+        union_sessions(settings.exchanges).index(HOLIDAY) - settings.forecast.cadence
+    ]
+    last = HOLIDAY + dt.timedelta(7)
+
+    def product(tickers: Sequence[str]) -> Replay:
+        registry = ReplayRegistry(Registry(tmp_path))
+        return replay_product(history, settings, tickers, first, last, registry=registry, say=quiet)
+
+    whole, some = product(settings.tickers), product(["NYA", "NYC"])
+    tried = whole.decisions.drop_nulls("challenger")["day"].unique().sort().to_list()
+    assert tried == [first, HOLIDAY]
+    of_them = pl.col("ticker").is_in(["NYA", "NYC"])
+    assert_frame_equal(some.decisions, whole.decisions.filter(of_them), check_exact=True)
+    assert_frame_equal(some.forecasts, whole.forecasts.filter(of_them), check_exact=True)
+    assert some.forecasts["model"].n_unique() == 2
 
 
 def test_a_replay_moves_no_alias(tmp_path: Path) -> None:

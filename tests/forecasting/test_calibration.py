@@ -93,6 +93,23 @@ def test_recent_weight_counts_as_fewer_residuals(cells, sigmas, labelled) -> Non
     assert found.select(QUANTILE_NAMES).unique().rows() == [GAUSSIAN]
 
 
+@pytest.mark.parametrize(("half_life", "own"), [(45, True), (20, False)])
+def test_quantiles_are_their_own_where_the_weights_are_worth_500_residuals(
+    cells, sigmas, labelled, half_life, own
+) -> None:
+    """Worth is Kish's count: neither the sum of the weights nor the number of residuals."""
+    last = cells.filter(pl.col("day") == cells["day"].max())
+    options = {"sessions": 350, "half_life": half_life, "min_for_factor": 50}
+    row = residual_pools(last, sigmas, labelled, [1], **options).row(0, named=True)
+    residuals, age = pool_of(labelled, sigmas, last["day"][0], 1, 350)
+    weights = 0.5 ** (age / half_life)
+    worth = weights.sum() ** 2 / (weights**2).sum()
+    assert weights.sum() < MIN_RESIDUALS < len(residuals)
+    assert (worth >= MIN_RESIDUALS) == own
+    normal = [math.sqrt(row["variance_factor"]) * quantile for quantile in GAUSSIAN]
+    assert ([row[name] for name in QUANTILE_NAMES] == normal) == (not own)
+
+
 @pytest.mark.parametrize("half_life", [None, 75.0])
 def test_a_day_alone_without_its_future_equals_the_range(
     cells, sigmas, labelled, bars, half_life

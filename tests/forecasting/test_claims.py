@@ -86,6 +86,61 @@ def test_too_good_is_an_alarm_and_luck_is_none() -> None:
     assert verdict(lucky, {}, {}, {}).alarms == ()
 
 
+def right_in(share: float, always_up: float, t: float) -> MedianSkill:
+    """A median that was right in so many calls, beside always-up."""
+    return MedianSkill(Comparison(1 - share, 1 - always_up, 500, t), None, None)
+
+
+def test_right_more_often_than_54_but_less_than_always_up_is_worse_and_no_alarm() -> None:
+    """In a market that mostly rose, who is right in 55 % has lost to who says "up"."""
+    found = verdict(right_in(0.55, 0.62, t=-5.0), {}, {}, {})
+    assert "worse than the random walk" in found.sentence
+    assert found.alarms == ()
+
+
+def test_a_price_or_ranks_that_are_good_on_average_and_bad_by_the_test_are_no_alarm() -> None:
+    """The sign counts for all three; numbers so odd come from few days of a wild market."""
+    odd = MedianSkill(None, RankCorrelation(0.2, 500, -4.0), beside(0.97, -4.0))
+    assert verdict(odd, {}, {}, {}).alarms == ()
+
+
+# The limits are those of the protocol: R2 above 1 %, direction above 54 %, rank IC above 0.10.
+@pytest.mark.parametrize(
+    ("median", "alarmed"),
+    [
+        (right_in(0.5405, 0.5, t=5.0), True),
+        (right_in(0.5395, 0.5, t=5.0), False),
+        (MedianSkill(None, RankCorrelation(0.105, 500, 5.0), None), True),
+        (MedianSkill(None, RankCorrelation(0.095, 500, 5.0), None), False),
+        (MedianSkill(None, None, beside(0.9895, 5.0)), True),
+        (MedianSkill(None, None, beside(0.9905, 5.0)), False),
+    ],
+)
+def test_the_alarm_begins_at_the_limits_of_the_protocol(
+    median: MedianSkill, *, alarmed: bool
+) -> None:
+    assert bool(verdict(median, {}, {}, {}).alarms) == alarmed
+
+
+@pytest.mark.parametrize(("t", "alarmed"), [(2.6, True), (2.4, False)])
+def test_an_alarm_needs_a_chance_below_one_in_a_hundred(t: float, *, alarmed: bool) -> None:
+    """Student's 1 % point, one-sided, is 2.49 with the 24 degrees of freedom of 500 days."""
+    for median in (
+        right_in(0.6, 0.5, t),
+        MedianSkill(None, RankCorrelation(0.2, 500, t), None),
+        MedianSkill(None, None, beside(0.9, t)),
+    ):
+        assert bool(verdict(median, {}, {}, {}).alarms) == alarmed
+
+
+def test_ranks_alone_are_no_skill_on_direction() -> None:
+    ranked = MedianSkill(beside(0.49, 1.0), RankCorrelation(0.05, 500, 5.0), beside(0.99, 1.1))
+    found = verdict(ranked, {}, {}, {})
+    assert found.proven == ("ranks",)
+    assert found.sentence.startswith("no skill on direction: no better than the random walk")
+    assert "ranks tickers better than luck" in found.sentence
+
+
 def market(seed: int, *, follows: float = 0.0) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Bars of a random walk with volatility that clusters, and a market that all share.
 

@@ -17,6 +17,7 @@ from stock_assets.forecasting.labels import labels, returns_ahead
 from stock_assets.forecasting.model import PARAMETERS, VolatilityModel
 from stock_assets.forecasting.registry import Registry
 from stock_assets.lake.schemas import Models, Orders
+from stock_assets.settings import Settings
 
 NONE = Models.create_empty()
 HONEST_LEVEL = gate.LEVEL
@@ -269,6 +270,57 @@ def test_a_models_name_says_what_it_was_judged_against(run, days) -> None:
     against = run([days[50]], known=older.rows).attempts[0]
     assert alone.day == against.day == days[50]
     assert alone.model_id != against.model_id
+
+
+def test_another_window_is_another_training_though_the_lake_holds_the_same(
+    run, days, make_settings
+) -> None:
+    """The lake begins after both windows' data would: what may be looked at is the same."""
+    short = run([days[-1]]).attempts[0]
+    long = run([days[-1]], settings=make_settings(EVERYONE, window=350)).attempts[0]
+    assert not long.reused
+    assert short.model_id != long.model_id
+    assert short.reason != long.reason
+
+
+def test_a_training_is_the_same_before_and_after_another_exchanges_close(
+    make_bars, features_of, registry
+) -> None:
+    """New York closes after Moscow: that evening the lake holds its day, or does not yet."""
+    markets = {
+        "XMOS": make_bars(list("ABC"), 330, exchange="XMOS", seed=3),
+        "XNYS": make_bars(list("DEF"), 330, exchange="XNYS", seed=4),
+    }
+    everything = pl.concat(markets.values())
+    features = pl.concat(features_of(bars) for bars in markets.values())
+    source = {"source": "none", "currency": "RUB"}
+    settings = Settings(
+        partitions={"first_day": dt.date(2023, 1, 2)},
+        universe=[
+            {"tickers": bars["ticker"].unique().sort().to_list(), "exchange": name, **source}
+            for name, bars in markets.items()
+        ],
+        sources={"none": {"kind": "simulated"}},
+        forecast={"cadence": 40, "cooldown": 10, "min_training_rows": 500, "window": 250},
+    )
+    day = markets["XMOS"]["day"].unique().sort()[310]
+    assert day in set(markets["XNYS"]["day"])
+    # A label of New York ends on the day, and is known as soon as its bar is there.
+    assert labels(markets["XNYS"]).filter(label_end=day).height == 3
+
+    def evening(known: pl.Expr) -> DecisionResult:
+        def load(first: dt.date, _: dt.date) -> tuple[pl.DataFrame, pl.DataFrame]:
+            seen = (pl.col("day") >= first) & known
+            return features.filter(seen), everything.filter(seen)
+
+        cells = pl.DataFrame({"day": [day] * 3, "ticker": list("ABC")})
+        return decide(cells, NONE, {}, load, type(registry)(), settings)
+
+    until = pl.col("day") <= day
+    before = evening(until & ((pl.col("exchange") == "XMOS") | (pl.col("day") < day)))
+    after = evening(until)
+    assert len(before.attempts) == 1
+    assert_frame_equal(before.rows, after.rows, check_exact=True)
 
 
 MARKET = [f"T{number:02}" for number in range(20)]

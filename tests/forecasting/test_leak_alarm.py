@@ -9,9 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stock_assets.forecasting.labels import HORIZONS, labels
+from stock_assets.forecasting.claims import LEVEL
+from stock_assets.forecasting.labels import HORIZONS, labels, returns_ahead
 from stock_assets.forecasting.leak_alarm import sound
 from stock_assets.forecasting.quantiles import GAUSSIAN
+from stock_assets.forecasting.scoring import compare_direction
 from stock_assets.lake.schemas import QUANTILE_NAMES
 
 if TYPE_CHECKING:
@@ -81,6 +83,30 @@ def test_a_median_that_knows_the_future_is_caught(market, share: float, told: li
     assert found is not None
     assert found.startswith("too good, a leak until shown otherwise: ")
     assert all(words in found for words in told)
+
+
+@pytest.mark.parametrize(
+    ("right", "told"), [(0.53, []), (0.57, ["direction right in 57 %", "rank IC 0.1"])]
+)
+def test_calls_beyond_luck_are_an_alarm_from_the_limits_on(
+    market, right: float, told: list[str]
+) -> None:
+    """So many calls of tomorrow's direction are right, on days enough to leave no doubt of it."""
+    rows = market(20, 600, 6)
+    hit = np.random.default_rng(1).permutation(rows.height) < right * rows.height
+    called = rows["y1"].sign() * pl.Series(np.where(hit, 1e-6, -1e-6))
+    rows = rows.with_columns(called.alias("m1"))
+    own, baseline = (
+        forecasts(rows, median=median).filter(horizon=1)
+        for median in (dict.fromkeys(HORIZONS, "m1"), None)
+    )
+    found = sound(own, baseline, rows)
+    assert found.direction == pytest.approx(100 * right, abs=0.1)
+    assert (found.leak_alarm is None) == (not told)
+    assert all(words in (found.leak_alarm or "") for words in told)
+    met = own.join(returns_ahead(rows), on=["day", "ticker", "horizon"])
+    moved = {"return_q50": "median_move", "actual_return": "actual_move"}
+    assert compare_direction(met.rename(moved)).chance < LEVEL
 
 
 def test_a_leak_at_one_horizon_alone_is_caught(market) -> None:

@@ -157,6 +157,24 @@ def test_only_residuals_later_than_training_calibrate(
         assert found == pytest.approx([value - dropped * levels["q50"]] * 6, abs=0.03)
 
 
+def test_residuals_of_500_sessions_calibrate_and_no_older_ones(
+    model: VolatilityModel,
+    make_bars: Callable[..., pl.DataFrame],
+    features_of: Callable[[pl.DataFrame], pl.DataFrame],
+) -> None:
+    bars = make_bars(["A", "B", "C"], 560, seed=8)
+    known = Known(features_of(bars), labels(bars))
+    early = VolatilityModel(model.booster, model.linear, dt.date(2000, 1, 1))
+    day = bars["day"].max()
+    cells = known.features.filter(pl.col("day") == day)
+    residuals, weights = pool(early, known, day, 1)
+    # All but the last five, of three tickers; pool() leaves out what is older than 500 sessions.
+    assert len(residuals) == 3 * (500 + 1 - 5)
+    factor = np.average(np.minimum(residuals**2, MAX_RESIDUAL**2), weights=weights)
+    ratio = early.forecast(cells, known, [1])["sigma"] / early.sigmas(cells, [1])["sigma"]
+    assert ratio.to_list() == pytest.approx([math.sqrt(factor)] * 3, rel=1e-12)
+
+
 def test_a_share_of_the_recent_median_is_kept(
     model: VolatilityModel, known: Known, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,6 +383,64 @@ def test_the_targets_are_the_variances_a_session_over_the_ewmas(
     level = made.join(trained.select("day", "ticker", "vol_ewma"), on=["day", "ticker"])
     ratio = level["sigma"] / (level["vol_ewma"] * level["horizon"].sqrt())
     assert ratio.to_list() == pytest.approx([math.sqrt(1.5)] * 30, rel=1e-6)
+
+
+TO_OWN_LEVEL = (
+    *("vol_close_5", "vol_close_21", "vol_close_63", "vol_close_252"),
+    *("vol_parkinson_5", "vol_parkinson_21", "vol_parkinson_63"),
+    *("vol_garman_klass_21", "vol_rogers_satchell_21", "vol_gap_21", "range_std_21", "range_1d"),
+    *("market_vol_ewma", "market_range_21", "market_dispersion"),
+)
+LOG_VARIANCES_TO_OWN_LEVEL = (
+    *("log_variance_1d", "log_variance_5", "log_variance_21", "log_variance_63"),
+    *("log_variance_252", "market_log_variance_1d", "market_log_variance_5"),
+    *("market_log_variance_21", "market_log_variance_63"),
+)
+SESSIONS_OF_A_RETURN = {
+    "ret_1d": 1,
+    "ret_5d": 5,
+    "ret_21d": 21,
+    "ret_63d": 63,
+    "relative_ret_5d": 5,
+    "gap_1d": 1,
+    "intraday_1d": 1,
+    "worst_21": 1,
+    "best_21": 1,
+    "high_dist_63": 63,
+    "high_dist_252": 252,
+    "low_dist_252": 252,
+    "market_ret_1d": 1,
+    "market_ret_5d": 5,
+}
+
+
+def test_the_inputs_are_what_their_formulas_say(features: pl.DataFrame) -> None:
+    """Against numpy, column by column: relative to which level, over how many sessions."""
+    rows = features.filter(pl.col("day") >= features["day"].unique().sort()[260])
+    rows = rows.drop_nulls(["vol_ewma", "market_vol_ewma"])
+    # A market's level that is no ticker's own, and numbers beyond every limit.
+    rows = rows.with_columns(
+        pl.col("market_vol_ewma") * 1.7,
+        pl.when(pl.int_range(pl.len()) % 50 == 0).then(9.0).otherwise("ret_5d").alias("ret_5d"),
+        pl.when(pl.int_range(pl.len()) % 50 == 0).then(9.0).otherwise("range_1d").alias("range_1d"),
+    )
+    of = {name: rows[name].cast(pl.Float64).to_numpy() for name in rows.columns[3:]}
+    own, market = of["vol_ewma"], of["market_vol_ewma"]
+    log = np.vectorize(lambda ratio: math.log(ratio) if ratio > 0 else math.nan)
+    expected = {name: np.clip(log(of[name] / own), -3, 3) for name in TO_OWN_LEVEL}
+    for name in LOG_VARIANCES_TO_OWN_LEVEL:
+        expected[name] = np.clip(of[name] - log(own**2), -6, 6)
+    expected["market_range_to_close"] = np.clip(log(of["market_range_21"] / market), -3, 3)
+    for name, sessions in SESSIONS_OF_A_RETURN.items():
+        level = market if name.startswith("market_") else own
+        expected[name] = np.clip(of[name] / (level * sessions**0.5), -10, 10)
+    made = model_inputs(rows)
+    for name in made.columns:
+        found = made[name].to_numpy()
+        np.testing.assert_allclose(found, expected.get(name, of.get(name)), 1e-12, err_msg=name)
+    assert set(expected) < set(made.columns)
+    assert made["ret_5d"].max() == 10
+    assert made["range_1d"].max() == 3
 
 
 def test_importance_names_every_input(model: VolatilityModel, features: pl.DataFrame) -> None:

@@ -13,6 +13,8 @@ from polars.testing import assert_frame_equal
 
 from stock_assets.calendars import WEEKDAYS, get_calendar
 from stock_assets.forecasting.forecasts import LakeVersions, make_forecasts
+from stock_assets.forecasting.labels import labels
+from stock_assets.forecasting.protocol import FORECAST_COLUMNS, evaluate
 from stock_assets.forecasting.scoring import (
     compare,
     compare_direction,
@@ -252,6 +254,31 @@ def test_the_summary_has_all_horizons_and_refuses_nothing_at_all(
     assert summary.total.coverage_80 == pytest.approx(scores["in_80"].mean())
     with pytest.raises(ValueError, match="no scores"):
         summarise(scores.clear())
+
+
+def test_the_summary_and_the_protocol_find_the_same_skill_of_the_variance(
+    forecasts: pl.DataFrame, bars: pl.DataFrame, features: pl.DataFrame
+) -> None:
+    """The same forecasts: as live operation scores them, and as a backtest does."""
+    baseline = forecasts.select(
+        *("day", "ticker", "horizon"),
+        *(pl.col(f"baseline_{name}").alias(name) for name in FORECAST_COLUMNS[3:]),
+    )
+    found = evaluate(
+        {"bold": forecasts.select(FORECAST_COLUMNS), "baseline": baseline},
+        labels(bars),
+        features.select("day", "ticker", volatility="vol_ewma"),
+    )
+    backtest = found.comparison("baseline", "qlike")
+    summary = summarise(score(forecasts, bars))
+    assert abs(summary.total.qlike_skill) > 1
+    assert summary.total.qlike_skill == pytest.approx(backtest["skill"], rel=1e-9)
+    assert summary.total.qlike_t == pytest.approx(backtest["t"], rel=1e-9)
+    # Of one session there is one squared return, which is next to nothing of a variance.
+    assert [item.qlike_skill for item in summary.by_horizon[:4]] == [None] * 4
+    assert summary.by_horizon[4].qlike_skill == summary.total.qlike_skill
+    told = next(item for item in summary.verdict.claims if item.topic.startswith("volatility"))
+    assert told.t == summary.total.qlike_t
 
 
 def moves(median: list[float], actual: list[float], days: int = 1) -> pl.DataFrame:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import polars as pl
 
-from stock_assets.calendars import get_calendar
 from stock_assets.forecasting.baseline import LOOKBACK_SESSIONS, ewma_sigmas, scaled_to_horizons
-from stock_assets.forecasting.calibration import distributions, residual_pools
+from stock_assets.forecasting.calibration import distributions, residual_pools, within_lookback
 from stock_assets.forecasting.labels import LABEL_SESSIONS
 from stock_assets.forecasting.volatility import MIN_VOLATILITY, is_measured
 
@@ -61,7 +60,8 @@ class ScaleForecaster:
 
     def forecast(self, cells: pl.DataFrame, known: Known, horizons: Sequence[int]) -> pl.DataFrame:
         """See `Forecaster.forecast`."""
-        features = known.features.filter(_within_lookback(cells)).sort("ticker", "day")
+        features = known.features.filter(within_lookback(cells, LOOKBACK_SESSIONS))
+        features = features.sort("ticker", "day")
         measured = features.filter(is_measured())
         keys = ["day", "ticker", "horizon"]
         # A price that is stuck, or too new for an EWMA, is the baseline's affair.
@@ -107,14 +107,3 @@ def daily_variance_ahead() -> pl.Expr:
 def retransformation(realised: NDArray[np.float64], log_forecast: NDArray[np.float64]) -> float:
     """What exp(a forecast of the log variance) is multiplied by to be right on average."""
     return float(np.mean(realised / np.exp(log_forecast)))
-
-
-def _within_lookback(cells: pl.DataFrame) -> pl.Expr:
-    """Rows of `Features` that the forecasts of `cells` may depend on."""
-    near = pl.lit(False)
-    for exchange, days in cells.group_by("exchange"):
-        first, last = days["day"].min(), days["day"].max()
-        oldest = get_calendar(str(exchange[0])).back(first, LOOKBACK_SESSIONS)  # type: ignore[arg-type]
-        own = pl.col("exchange") == exchange[0]
-        near = near | (own & pl.col("day").is_between(oldest, last))
-    return near

@@ -10,18 +10,20 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from stock_assets.calendars import WEEKDAYS
+from stock_assets.forecasting.backtest import History, replay_method
 from stock_assets.forecasting.baseline import baseline_forecasts, lookback_start
 from stock_assets.forecasting.baselines import METHODS, OPTIONAL
 from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.labels import HORIZONS, labels
 from stock_assets.forecasting.scoring import qlike
-from stock_assets.lake.schemas import QUANTILE_NAMES
+from stock_assets.lake.schemas import QUANTILE_NAMES, Models
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Sequence
 
     from stock_assets.forecasting.forecaster import Method
+    from stock_assets.settings import Settings
 
 RETURNS = [f"return_{name}" for name in QUANTILE_NAMES]
 
@@ -64,6 +66,51 @@ def test_the_future_changes_nothing(method: Method, known: Known, bars, sessions
         )
         alone = method.fit(at_fit, fitted_on).forecast(cells_of(now.features, [day]), now, [1, 5])
         assert_frame_equal(together.filter(pl.col("day") == day), alone, check_exact=True)
+
+
+def assert_a_replay_knows_no_later_day(
+    method: Method, bars: pl.DataFrame, features: pl.DataFrame, settings: Settings
+) -> None:
+    """Cut off after a day between two fits, a replay says the same up to that day."""
+    days = features["day"].unique().sort()
+    first, cut, last = days[330], days[330 + settings.forecast.cadence + 9], days[400]
+
+    def replayed(seen: pl.Expr) -> pl.DataFrame:
+        history = History(features.filter(seen), bars.filter(seen), {}, Models.create_empty())
+        tickers = settings.tickers
+        made = replay_method(method, history, settings, tickers, first, last, say=lambda _: None)
+        return made.filter(pl.col("day") <= cut)
+
+    whole = replayed(pl.lit(value=True))
+    assert whole["day"].max() == cut
+    assert_frame_equal(replayed(pl.col("day") <= cut), whole, check_exact=True)
+
+
+def test_a_replay_cut_off_after_any_day_says_the_same_of_it(
+    method: Method, bars, features, make_settings
+) -> None:
+    settings = make_settings(bars["ticker"].unique().sort())
+    assert_a_replay_knows_no_later_day(method, bars, features, settings)
+
+
+class Peeking:
+    """A method that takes the size of the next return, where it was handed one, for its sigma."""
+
+    name, title = "peeking", "a method with a leak"
+
+    def fit(self, _: Known, __: dt.date) -> Peeking:
+        return self
+
+    def forecast(self, cells: pl.DataFrame, known: Known, horizons: Sequence[int]) -> pl.DataFrame:
+        seen = pl.col("ret_1d").abs().shift(-1).over("ticker", order_by="day")
+        leaking = known.features.with_columns(pl.coalesce(seen, "vol_ewma").alias("vol_ewma"))
+        return baseline_forecasts(cells, leaking, known.labelled, horizons)
+
+
+def test_a_method_that_peeks_between_two_fits_is_caught(bars, features, make_settings) -> None:
+    settings = make_settings(bars["ticker"].unique().sort())
+    with pytest.raises(AssertionError, match="value mismatch for column"):
+        assert_a_replay_knows_no_later_day(Peeking(), bars, features, settings)
 
 
 def test_the_fit_sees_nothing_later(method: Method, known: Known, sessions) -> None:
