@@ -173,10 +173,6 @@ class Registry:
         )
         raise ModelError(message)
 
-    def load_version(self, version: int) -> VolatilityModel:
-        """The model that MLflow calls version `version`. Raises `ModelError` as `load` does."""
-        return self.load(self.resolve(str(version)).record.model_id)
-
     def load(self, model_id: str) -> VolatilityModel:
         """The model called `model_id`, ready to forecast; read once per process.
 
@@ -255,13 +251,6 @@ class Registry:
                 client.delete_registered_model_alias(MODEL_NAME, alias)
             client.set_registered_model_tag(MODEL_NAME, f"{alias}.as_of", day.isoformat())
         return True
-
-    def alias(self, alias: str) -> str | None:
-        """Name of the model that `alias` points at."""
-        if not (self.folder / "mlflow.db").exists():
-            return None
-        version = _aliases(self.folder).get(alias)
-        return next((p.model_id for p in _places(self.folder) if p.version == version), None)
 
     def _place(self, model_id: str) -> _Place | None:
         if not (self.folder / "mlflow.db").exists():

@@ -85,7 +85,6 @@ def run(
 def test_a_registry_that_was_never_made_holds_nothing_and_makes_nothing(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "none")
     assert registry.find("x") is None
-    assert registry.alias("champion") is None
     assert registry.versions() == []
     for name in ("1", "champion", "x"):
         with pytest.raises(ModelError, match=f"no model '{name}'"):
@@ -260,7 +259,8 @@ def test_a_clean_process_in_another_place_forecasts_the_same_and_stays_quiet(
         "import sys, polars as pl; from pathlib import Path\n"
         "from stock_assets.forecasting.forecaster import Known\n"
         "from stock_assets.forecasting.registry import Registry\n"
-        "model = Registry(Path(sys.argv[1])).load_version(1)\n"
+        "registry = Registry(Path(sys.argv[1]))\n"
+        "model = registry.load(registry.resolve('1').record.model_id)\n"
         "known = Known(pl.read_parquet('features.parquet'), pl.read_parquet('labelled.parquet'))\n"
         "model.forecast(known.features.tail(60), known).write_parquet('made.parquet')\n"
     )
@@ -372,13 +372,14 @@ def test_an_alias_is_as_of_a_day_and_does_not_go_back(folder: Path, model: Volat
     assert registry.set_alias("champion", "first", DAY)
     assert registry.set_alias("champion", "later", later)
     assert not registry.set_alias("champion", "first", DAY)
-    assert registry.alias("champion") == "later"
+    assert registry.resolve("champion").record.model_id == "later"
     # Going back to an earlier model later on is no going back in time.
     assert registry.set_alias("champion", "first", later + dt.timedelta(1))
-    assert registry.alias("champion") == "first"
+    assert registry.resolve("champion").record.model_id == "first"
     assert not registry.set_alias("champion", None, later)
     assert registry.set_alias("champion", None, later + dt.timedelta(2))
-    assert registry.alias("champion") is None
+    with pytest.raises(ModelError, match="no model 'champion'"):
+        registry.resolve("champion")
     assert registry.set_alias("champion", None, later + dt.timedelta(3))
     with pytest.raises(ModelError, match="no model nobody"):
         registry.set_alias("champion", "nobody", later)
@@ -397,7 +398,7 @@ def test_a_model_is_meant_by_its_id_version_or_alias(folder: Path, model: Volati
     assert [item.aliases for item in registry.versions()] == [(), ("champion",)]
     for name in ("second", str(second.version), "champion"):
         assert registry.resolve(name).record.model_id == "second"
-    assert registry.load_version(second.version).to_json() == model.to_json()
+    assert registry.load("second").to_json() == model.to_json()
     for name in ("nobody", "99", "challenger"):
         with pytest.raises(ModelError, match=f"no model '{name}' .*model list"):
             registry.resolve(name)
