@@ -89,13 +89,24 @@ def list_models(settings: SettingsOption = None, as_json: JsonOption = False) ->
         console.show("No model was trained yet: the baseline answers.")
     else:
         console.show(_table(f"Models (in force: for the forecasts of {state.next_day})", rows))
-    for item in state.registered:
-        if item.problem is not None:
-            console.warn(f"version {item.version} cannot serve: {item.problem}")
+    _warn_of_problems(state.registered)
     if BASELINE in state.in_force:
         console.show(f"The baseline serves {_where(state, BASELINE, loaded.tickers)}.")
     if state.orders.height:
         console.show(_table("Orders", _plain(state.orders)))
+
+
+def _warn_of_problems(registered: Sequence[Listed]) -> None:
+    """A line a damaged version, and one for all that other code registered."""
+    for item in registered:
+        if item.condition == "damaged":
+            console.warn(f"version {item.version} cannot serve: {item.problem}")
+    others = [str(item.version) for item in registered if item.condition == "other code"]
+    if others:
+        console.warn(
+            f"another version of stock-assets registered version {', '.join(others)}, which cannot "
+            "serve here; the next run of `model` trains another where one of them was in force"
+        )
 
 
 @app.command()

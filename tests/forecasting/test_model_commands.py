@@ -142,7 +142,7 @@ def test_models_of_an_older_version_are_listed_and_the_baseline_serves(
     assert code == 0
     assert "other code" in out
     assert "The baseline serves all 2 tickers." in out
-    assert f"model {SECOND} was registered by an older version of stock-assets" in err
+    assert "another version of stock-assets registered version 1, 2, which cannot serve here" in err
     for arguments in (["show", "2"], ["promote", "2", "--why", "x"], ["rollback", "--why", "x"]):
         code, _, err = shell(*arguments)
         assert code == 5
