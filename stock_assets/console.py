@@ -38,6 +38,11 @@ def say(text: str) -> None:
     messages.print(text, soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """What a person should know of, whatever characters it holds; the command went on."""
+    messages.print(f"[yellow]warning:[/] {_escaped(text)}", soft_wrap=True)
+
+
 def fail(text: str) -> None:
     """An error message, whatever characters it holds."""
     messages.print(f"[bold red]error:[/] {_escaped(text)}", soft_wrap=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
+from dagster._utils.error import SerializableErrorInfo
 from filelock import FileLock
 
 from stock_assets.errors import LakeError, StockAssetsError
@@ -184,14 +185,13 @@ def _whole_steps(definitions: dg.Definitions, assets: Sequence[str]) -> list[dg.
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
+    """What a person is told of a failed step."""
+    error = _telling_error(event)
     if error is None:
         return f"{event.step_key} failed"
     text = error.message.strip()
     _, _, message = text.partition(": ")
-    return f"{event.step_key}: {text if _own_error(text) is None else message}"
+    return f"{event.step_key}: {text if _own_error(error) is None else message}"
 
 
 def _interrupted(event: dg.DagsterEvent) -> bool:
@@ -202,16 +202,25 @@ def _interrupted(event: dg.DagsterEvent) -> bool:
 
 def _exit_code(event: dg.DagsterEvent) -> int:
     """The exit code of the error that ended a step: our own errors say it."""
-    error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    own = _own_error(error.message) if error is not None else None
+    error = _telling_error(event)
+    own = None if error is None else _own_error(error)
     return StockAssetsError.exit_code if own is None else own.exit_code
 
 
-def _own_error(text: str) -> type[StockAssetsError] | None:
-    """Our error class that a serialised error message begins with, if any."""
-    name = text.strip().partition(":")[0].rsplit(".", 1)[-1]
+def _telling_error(event: dg.DagsterEvent) -> SerializableErrorInfo | None:
+    """Of an error and its causes the first of ours, which says what to do; else the deepest."""
+    error = event.step_failure_data.error
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.cause
+    ours = (item for item in chain if _own_error(item) is not None)
+    return next(ours, chain[-1] if chain else None)
+
+
+def _own_error(error: SerializableErrorInfo) -> type[StockAssetsError] | None:
+    """Our error class that a serialised error is of, if any."""
+    name = error.message.strip().partition(":")[0].rsplit(".", 1)[-1]
     family = {cls.__name__: cls for cls in (StockAssetsError, *StockAssetsError.__subclasses__())}
     return family.get(name)
 

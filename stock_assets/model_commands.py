@@ -16,13 +16,14 @@ import polars as pl
 import typer
 
 from stock_assets import console
+from stock_assets.errors import ModelError
 from stock_assets.options import JsonOption, SettingsOption, load, parse_day
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stock_assets.forecasting.orders import Action, Order
-    from stock_assets.forecasting.registry import Registered, Registry
+    from stock_assets.forecasting.registry import Listed, Registered, Registry
     from stock_assets.lake.store import Lake
     from stock_assets.settings import Settings
 
@@ -47,7 +48,7 @@ FromOption = Annotated[
 class _State:
     """What the lake and the registry say of the models, read once."""
 
-    registered: list[Registered]
+    registered: list[Listed]
     orders: pl.DataFrame
     in_force: dict[str, list[str]]
     """Model that serves the next forecasts -> its tickers."""
@@ -64,28 +65,48 @@ def list_models(settings: SettingsOption = None, as_json: JsonOption = False) ->
     rows = [
         {
             "version": item.version,
-            "model": item.record.model_id,
-            "trained": str(item.record.day),
-            "decision": item.record.verdict.decision,
-            "skill": item.record.measures.get("skill"),
-            "t": item.record.verdict.baseline_t,
-            "in force": _where(state, item.record.model_id, loaded.tickers),
+            "model": item.model_id,
+            "trained": item.trained,
+            "decision": item.record and item.record.verdict.decision,
+            "skill": item.record and item.record.measures.get("skill"),
+            "t": item.record and item.record.verdict.baseline_t,
+            "condition": item.condition,
+            "in force": _where(state, item.model_id, loaded.tickers),
             "aliases": ", ".join(item.aliases),
         }
         for item in state.registered
     ]
     if as_json:
-        content = {"models": rows, "orders": _plain(state.orders), "next day": str(state.next_day)}
+        content = {
+            "models": rows,
+            "problems": [item.problem for item in state.registered if item.problem is not None],
+            "orders": _plain(state.orders),
+            "next day": str(state.next_day),
+        }
         print(json.dumps(content, indent=2))  # noqa: T201
         return
     if not rows:
         console.show("No model was trained yet: the baseline answers.")
     else:
         console.show(_table(f"Models (in force: for the forecasts of {state.next_day})", rows))
+    _warn_of_problems(state.registered)
     if BASELINE in state.in_force:
         console.show(f"The baseline serves {_where(state, BASELINE, loaded.tickers)}.")
     if state.orders.height:
         console.show(_table("Orders", _plain(state.orders)))
+
+
+def _warn_of_problems(registered: Sequence[Listed]) -> None:
+    """A line a damaged version, and one for all that other code registered."""
+    for item in registered:
+        if item.condition == "damaged":
+            console.warn(f"version {item.version} cannot serve: {item.problem}")
+    others = [str(item.version) for item in registered if item.condition == "other code"]
+    if others:
+        console.warn(
+            f"another version of stock-assets registered version {', '.join(others)}, which cannot "
+            "serve here; the next run of `model` trains another where one of them was in force"
+        )
 
 
 @app.command()
@@ -97,13 +118,15 @@ def show(name: Name, settings: SettingsOption = None, as_json: JsonOption = Fals
     found = registry.resolve(name)
     record = found.record
     model_id = record.model_id
-    aliases = next(item.aliases for item in state.registered if item.version == found.version)
+    listed = next(item for item in state.registered if item.version == found.version)
+    aliases = listed.aliases
     importance = registry.importance(model_id)
     about = state.orders.filter(pl.col("model") == model_id)
     content = {
         "model": model_id,
         "version": found.version,
         "aliases": list(aliases),
+        "problem": listed.problem,
         "in force": _where(state, model_id, loaded.tickers),
         "trained": str(record.day),
         "decision": record.verdict.decision,
@@ -127,11 +150,14 @@ def show(name: Name, settings: SettingsOption = None, as_json: JsonOption = Fals
         f"{record.verdict.decision}, {record.verdict.reason}.",
         "Days: " + ", ".join(f"{key} {value}" for key, value in record.sets.items()),
         "Lake: " + ", ".join(f"{key} {value}" for key, value in record.lake_versions.items()),
-        _table(
-            "Measured on the validation days",
-            [{"measure": key, "value": f"{value:.6g}"} for key, value in record.measures.items()],
-        ),
     )
+    if record.measures:
+        shown = [
+            {"measure": key, "value": f"{number:.6g}"} for key, number in record.measures.items()
+        ]
+        console.show(_table("Measured on the validation days", shown))
+    if listed.problem is not None:
+        console.warn(f"it cannot serve: {listed.problem}")
     if importance is not None:
         shown = importance.head(15).with_columns(pl.col("importance").round(2)).to_dicts()
         console.show(_table("Inputs, by their share of the prediction's changes in %", shown))
@@ -208,10 +234,11 @@ def rollback(
 
     loaded = load(settings)
     if to is None:
-        with connect(_lake(loaded)) as connection:
+        lake = _lake(loaded)
+        with connect(lake) as connection:
             decided = rows(connection, "models", None, dt.date.max)
             ordered = rows(connection, "orders", None, dt.date.max)
-        to = rollback_target(succession(decided, ordered, _state(loaded).next_day)).model
+        to = rollback_target(succession(decided, ordered, _next_day(loaded, lake))).model
     target = None if to == BASELINE else _registry(loaded).resolve(to)
     _order(loaded, "rollback", target, why=why, by=by, begin=begin, as_json=as_json)
 
@@ -226,13 +253,12 @@ def _order(
     begin: str | None,
     as_json: bool,
 ) -> None:
-    """Give the order, move the champion's title, and say what comes of it."""
-    from stock_assets.forecasting.decision import CHAMPION_ALIAS  # noqa: PLC0415
+    """Give the order, say what comes of it, and move the champion's title."""
     from stock_assets.forecasting.orders import Order, effective_day  # noqa: PLC0415
 
     registry, lake = _registry(settings), _lake(settings)
     first, wanted = settings.partitions.first_day, parse_day(begin, "--from")
-    following = effective_day(settings.exchanges, first, _last_forecast(lake), None)
+    following = _next_day(settings, lake)
     order = Order.of(
         action,
         target,
@@ -244,18 +270,34 @@ def _order(
     if target is not None:
         registry.load(order.model)  # a model that cannot be read is refused now, not this evening
     lake.append("orders", order.row())
-    if order.day == following:
-        registry.set_alias(CHAMPION_ALIAS, None if target is None else order.model, order.day)
+    # Told before anything else can fail: whoever heard of an error only would order twice.
     if as_json:
         print(json.dumps(_plain(order.row())[0], indent=2))  # noqa: T201
     else:
         console.show(_told(order))
+    if order.day == following:
+        _entitle(registry, order)
     forecast = _last_forecast(lake)
     if forecast is not None and forecast >= order.day:
-        console.say(
-            f"[yellow]warning:[/] forecasts of {order.day} were made while you ordered; run "
+        console.warn(
+            f"forecasts of {order.day} were made while you ordered; run "
             f"`stock-assets run --from {order.day} --to {forecast} --assets model,forecasts` "
             "to have them obey"
+        )
+
+
+def _entitle(registry: Registry, order: Order) -> None:
+    """Have MLflow's alias name what is ordered; the order stands without it too."""
+    from stock_assets.forecasting.baseline import BASELINE  # noqa: PLC0415
+    from stock_assets.forecasting.decision import CHAMPION_ALIAS  # noqa: PLC0415
+
+    model = None if order.model == BASELINE else order.model
+    try:
+        registry.set_alias(CHAMPION_ALIAS, model, order.day)
+    except ModelError as error:
+        console.warn(
+            f"the order stands, do not give it again; only MLflow's alias {CHAMPION_ALIAS} was not "
+            f"moved: {error}; once that is mended, the run of `model` for {order.day} moves it"
         )
 
 
@@ -267,25 +309,31 @@ def _told(order: Order) -> str:
     )
 
 
+def _next_day(settings: Settings, lake: Lake) -> dt.date:
+    """The day of the next forecasts."""
+    from stock_assets.forecasting.orders import effective_day  # noqa: PLC0415
+
+    first = settings.partitions.first_day
+    return effective_day(settings.exchanges, first, _last_forecast(lake), None)
+
+
 def _state(settings: Settings) -> _State:
     from stock_assets.forecasting.in_force import models_in_force  # noqa: PLC0415
-    from stock_assets.forecasting.orders import effective_day  # noqa: PLC0415
     from stock_assets.lake.views import connect, latest_before, rows  # noqa: PLC0415
 
-    lake = _lake(settings)
-    first = settings.partitions.first_day
-    following = effective_day(settings.exchanges, first, _last_forecast(lake), None)
+    lake, registry = _lake(settings), _registry(settings)
+    following = _next_day(settings, lake)
     with connect(lake) as connection:
         decided = latest_before(connection, "models", following)
         orders = rows(connection, "orders", None, dt.date.max)
     cells = pl.DataFrame({"ticker": list(settings.tickers)}).select(
         pl.lit(following).alias("day"), "ticker"
     )
-    served = models_in_force(cells, decided, orders)
+    served = models_in_force(cells, decided, orders, registry.unfit())
     in_force: dict[str, list[str]] = {}
     for _, ticker, model, _ in served.iter_rows():
         in_force.setdefault(model, []).append(ticker)
-    return _State(_registry(settings).versions(), orders, in_force, following)
+    return _State(registry.versions(), orders, in_force, following)
 
 
 def _where(state: _State, model: str, tickers: Sequence[str]) -> str:

@@ -16,7 +16,9 @@ from stock_assets.calendars import get_calendar
 from stock_assets.errors import LakeError, SliceError
 from stock_assets.forecasting.baseline import BASELINE
 from stock_assets.forecasting.distribution import PriceDistributions
+from stock_assets.forecasting.in_force import ordered_states
 from stock_assets.forecasting.live_check import live_scores_start, live_verdict, recent_scores
+from stock_assets.forecasting.orders import order_words
 from stock_assets.forecasting.scoring import summarise
 from stock_assets.lake.splits import read_splits
 from stock_assets.lake.views import rows
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from stock_assets.forecasting.distribution import Floats
     from stock_assets.settings import Settings
 
-TABLES_READ = ("forecasts", "models", "scores", "bars")
+TABLES_READ = ("forecasts", "models", "orders", "scores", "bars")
 """What `outlook` needs of the lake."""
 
 _SHOWN = 12
@@ -196,18 +198,45 @@ def _no_forecast_on(ticker: str, day: dt.date, days: list[dt.date], exchange: st
 def _why_this_model(
     connection: duckdb.DuckDBPyConnection, ticker: str, day: dt.date, model: str
 ) -> tuple[dt.date | None, str]:
-    """The day the model was put in force (None for the baseline), and the decision's reason."""
-    # A model's own decision is its earliest; for the baseline the latest says what kept it there.
-    chosen = "max_by" if model == BASELINE else "min_by"
-    found = connection.execute(
-        f"select {chosen}((day, reason), day) from models "  # noqa: S608
-        "where ticker = ? and model = ? and day <= ?",
-        [ticker, model, day],
-    ).fetchall()
-    decision = found[0][0]
+    """The day the model was put in force (None for the baseline), and the reason."""
+    given = rows(connection, "orders", None, day)
+    words = order_words(given)
+    ordered = [(begin, state.model, words[begin]) for begin, state in ordered_states(given).items()]
     if model == BASELINE:
-        return None, decision[1] if decision else "no model was in force, or too little was known"
-    return decision or (None, "its decision is not in the table models")
+        return None, _why_the_baseline(connection, ticker, day, ordered)
+    # Any ticker's row: one that was not traded on that day, or is newer, has none of its own.
+    put = connection.execute(
+        "select day, reason from models where model = ? and day <= ? "
+        "and decision in ('trained', 'ordered') order by day desc, ticker limit 1",
+        [model, day],
+    ).fetchall()
+    # Where `model` has not run since an order was given, no row says so yet.
+    obeyed = [(begin, reason) for begin, name, reason in ordered if name == model]
+    nothing = (None, "its decision is not in the table models")
+    return max([*obeyed, *put], key=lambda item: item[0], default=nothing)
+
+
+def _why_the_baseline(
+    connection: duckdb.DuckDBPyConnection,
+    ticker: str,
+    day: dt.date,
+    ordered: list[tuple[dt.date, str, str]],
+) -> str:
+    """What kept it there by the latest decision or order, or how it comes to answer for a model."""
+    latest = connection.execute(
+        "select day, model, reason from models where ticker = ? and day <= ? "
+        "order by day desc limit 1",
+        [ticker, day],
+    ).fetchall()
+    _, model, reason = max(
+        [*ordered[-1:], *latest], key=lambda item: item[0], default=(None, BASELINE, None)
+    )
+    if model != BASELINE:
+        return (
+            f"{model} was in force and did not answer: too little was known of {ticker}, or other "
+            "code had trained it"
+        )
+    return reason or "no model was in force, or too little was known"
 
 
 def _horizons(forecasts: pl.DataFrame, question: Question) -> tuple[HorizonOutlook, ...]:

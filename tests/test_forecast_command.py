@@ -15,6 +15,7 @@ import pytest
 from stock_assets import cli
 from stock_assets.calendars import get_calendar
 from stock_assets.forecasting.distribution import PriceDistributions
+from stock_assets.forecasting.orders import Order
 from stock_assets.forecasting.scoring import summarise
 from stock_assets.lake.schemas import QUANTILE_NAMES, TABLES
 from stock_assets.lake.store import Lake
@@ -90,6 +91,16 @@ def forecast_row(ticker: str, day: dt.date, horizon: int, **given: object) -> di
     return values | given
 
 
+def decision_row(day: dt.date, **given: object) -> dict[str, Any]:
+    usual = {"ticker": "SBER", "model": "catboost-a", "decision": "trained", "attempted_day": day}
+    return {"day": day, **usual, **given}
+
+
+def give_order(lake: Lake, day: dt.date, model: str, why: str) -> None:
+    given = Order(day, EVENING, "ann", why, "rollback", model)
+    lake.append("orders", given.row())
+
+
 def score_rows(ticker: str, days: tuple[dt.date, ...], seed: int) -> list[dict[str, Any]]:
     random = np.random.default_rng(seed)
     return [
@@ -124,8 +135,8 @@ def lake(settings: Settings) -> Lake:
         lake,
         "models",
         [
-            {"day": decided, "ticker": "SBER", "model": "catboost-a", "reason": "beat them all"},
-            {"day": DAY, "ticker": "SBER", "model": "catboost-a", "reason": "carried on"},
+            decision_row(decided, reason="beat them all"),
+            decision_row(DAY, decision="carried", reason="carried on"),
         ],
     )
     write(lake, "scores", score_rows("SBER", SESSIONS[-100:], 1))
@@ -172,6 +183,44 @@ def test_the_latest_forecast_is_told_with_its_model_and_why(ask: Callable[..., O
     assert found.horizons[0].range_50 == pytest.approx((first["price_q25"], first["price_q75"]))
     assert found.horizons[0].range_90 == pytest.approx((first["price_q05"], first["price_q95"]))
     assert (found.horizons[0].median, found.horizons[0].above) == (first["price_q50"], None)
+
+
+def test_a_model_that_was_put_back_is_in_force_since_the_order(
+    ask: Callable[..., Outlook], lake: Lake
+) -> None:
+    back, between = SESSIONS[-5], SESSIONS[-10]
+    give_order(lake, back, "catboost-a", "the new one is odd")
+    told = f"rollback ordered by ann on {EVENING:%Y-%m-%d %H:%M} UTC: the new one is odd"
+    # Forecasts obey an order at once, whether or not `model` has run since.
+    found = ask()
+    assert (found.model_since, found.model_sessions) == (back, 4)
+    assert found.model_reason == told
+    write(
+        lake,
+        "models",
+        [
+            decision_row(SESSIONS[-20], reason="beat them all"),
+            decision_row(between, model="catboost-b", reason="beat a"),
+            decision_row(back, decision="ordered", reason=told),
+            decision_row(DAY, decision="carried", reason="carried on"),
+        ],
+    )
+    found = ask()
+    assert (found.model_since, found.model_reason) == (back, told)
+    # On a day before the order it was in force for another reason.
+    write(lake, "forecasts", [forecast_row("SBER", day, 1) for day in (SESSIONS[-15], DAY)])
+    earlier = ask(day=SESSIONS[-15])
+    assert (earlier.model_since, earlier.model_reason) == (SESSIONS[-20], "beat them all")
+
+
+def test_a_ticker_that_was_not_there_is_told_when_the_others_got_their_model(
+    ask: Callable[..., Outlook], lake: Lake
+) -> None:
+    write(lake, "forecasts", [forecast_row("GAZP", DAY, 1)])
+    carried = decision_row(DAY, ticker="GAZP", decision="carried", reason="carried on")
+    write(lake, "models", [carried])
+    found = ask("GAZP")
+    assert (found.model_since, found.model_reason) == (SESSIONS[-20], "beat them all")
 
 
 def test_the_odds_are_those_of_sql_and_of_python(ask: Callable[..., Outlook], lake: Lake) -> None:
@@ -240,6 +289,10 @@ def test_the_baseline_says_why_it_answers(ask: Callable[..., Outlook], lake: Lak
     found = ask("GAZP")
     assert (found.model, found.model_since, found.model_sessions) == ("baseline", None, None)
     assert found.model_reason == "too few rows"
+    write(lake, "models", [decision_row(DAY, ticker="GAZP", decision="carried")])
+    assert "catboost-a was in force and did not answer" in ask("GAZP").model_reason
+    give_order(lake, DAY, "baseline", "a look at it first")
+    assert ask("GAZP").model_reason.endswith("a look at it first")
 
 
 def test_the_record_is_of_the_exchange_and_of_the_latest_days_known_then(

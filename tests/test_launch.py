@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import dagster as dg
 import pytest
 
+from stock_assets.errors import ModelError
 from stock_assets.instance import backfills
-from stock_assets.launch import _mark, prepare_home
+from stock_assets.launch import _mark, prepare_home, run_slice
+from stock_assets.partitions import Grid
 from stock_assets.settings import PROJECT_DIR, load_settings
 
 OPENED_AT_ONCE = r"""
@@ -102,3 +105,27 @@ def test_a_dagster_yaml_that_a_person_changed_is_left_alone(
         caplog.clear()
         assert _prepared(tmp_path).read_text() == own
         assert caplog.messages == [f"{file} is not as stock-assets wrote it: left alone"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "said", "code"),
+    [
+        (ModelError("model m is gone; restore it"), "model m is gone; restore it", 5),
+        (ValueError("no number"), "FileNotFoundError: rest.json", 1),
+    ],
+)
+def test_a_failed_step_is_told_by_our_error_though_another_caused_it(
+    tmp_path: Path, raised: Exception, said: str, code: int
+) -> None:
+    @dg.asset
+    def forecasts() -> None:
+        raise raised from FileNotFoundError("rest.json")
+
+    settings = load_settings()
+    lake = settings.lake.model_copy(update={"path": tmp_path})
+    grid = Grid.of(settings.model_copy(update={"lake": lake}))
+    day = grid.sessions[0]
+    with dg.DagsterInstance.ephemeral() as instance:
+        area = grid.slice(day, day, settings.tickers)
+        outcome = run_slice(dg.Definitions([forecasts]), instance, grid, area)
+    assert (outcome.errors, outcome.exit_code) == ([f"forecasts: {said}"], code)

@@ -126,6 +126,7 @@ def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
         area = slice_of(context, grid)
         days = grid.days_of(area)
         first = lookback_start(settings.exchanges, days[0])
+        registry = Registry(settings.mlflow_dir)
         while True:
             with lake.get_connection(*_FORECAST_TABLES) as connection:
                 versions = versions_of(connection)
@@ -135,12 +136,13 @@ def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
                     bars,
                     rows(connection, "features", first, days[-1]),
                     _known_models(connection, days),
-                    Registry(settings.mlflow_dir).load,
+                    registry.load,
                     settings.forecast.horizons,
                     LakeVersions(
                         versions.get("bars", 0), versions.get("features", 0), versions.get("models")
                     ),
                     orders=_orders(connection),
+                    unfit=registry.unfit(),
                 )
             written = lake.write(context, "forecasts", made, area)
             # An order for these days that was given meanwhile found them without forecasts.

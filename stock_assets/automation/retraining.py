@@ -11,6 +11,7 @@ import polars as pl
 
 from stock_assets.automation.jobs import Jobs, unfinished_runs
 from stock_assets.forecasting.decision import training_due
+from stock_assets.forecasting.registry import Registry
 from stock_assets.lake.store import Lake
 from stock_assets.lake.views import connect, latest_before, rows
 from stock_assets.partitions import Grid
@@ -40,7 +41,8 @@ def build_training_due_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.
             )
             orders = rows(connection, "orders", None, dt.date.max)
         # Drift is left out: the condition on its check asks, and would otherwise be asked twice.
-        why = training_due(day, known, None, settings, orders)
+        unfit = Registry(settings.mlflow_dir).unfit()
+        why = training_due(day, known, None, settings, orders, unfit=unfit)
         if why is None:
             return dg.SkipReason(f"no training is due on {day}")
         # It decides the day: asked for by the drift check, by a person, or along a backfill.

@@ -178,6 +178,7 @@ def replay_product(  # noqa: PLR0913
         settings.forecast.horizons,
         LakeVersions(0, 0, None),
         orders=history.orders,
+        unfit=registry.unfit(),
     )
     return Replay(forecasts, decisions.filter(asked))
 

@@ -33,11 +33,17 @@ from stock_assets.forecasting.gate import (
 from stock_assets.forecasting.in_force import History, InForce, ordered_states
 from stock_assets.forecasting.labels import labels
 from stock_assets.forecasting.leak_alarm import sound
-from stock_assets.forecasting.model import fit, importance, model_inputs, trainable
+from stock_assets.forecasting.model import (
+    fit,
+    importance,
+    model_inputs,
+    trainable,
+)
+from stock_assets.forecasting.orders import order_words
 from stock_assets.forecasting.registry import Registered, Registry, TrainingRecord
 from stock_assets.forecasting.splitting import Split, split
 from stock_assets.forecasting.training_report import measures, report
-from stock_assets.lake.schemas import Models, Orders
+from stock_assets.lake.schemas import Models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -113,6 +119,9 @@ def decide(  # noqa: PLR0913, PLR0917
     `orders` are all rows of `Orders`; on the day from which one counts, what it says is in force
     and no training is tried. On days in `forced` training is tried whatever is due.
 
+    A model that this code cannot serve (`Registry.unfit`) is not carried on: a training is tried as
+    if there were none.
+
     Nothing dated later than a day reaches its decision; a training looks at labels that ended
     before the day, so that it is the same before and after another exchange's close that evening.
     """
@@ -135,20 +144,26 @@ def decide(  # noqa: PLR0913, PLR0917
     )
 
 
-def training_due(
+def training_due(  # noqa: PLR0913
     day: dt.date,
     known: pl.DataFrame,
     drift_share: float | None,
     settings: Settings,
     orders: pl.DataFrame | None = None,
+    *,
+    unfit: Collection[str] = (),
 ) -> str | None:
     """Why `day` is to be decided at its close; None when the model in force is carried on.
 
-    `known` are each ticker's latest rows of `Models` up to `day`, `orders` all rows of `Orders`.
-    A training would be tried, or an order is not in `known` yet. A day that has been decided is
-    not due again but for an order given since.
+    `known` are each ticker's latest rows of `Models` up to `day`, `orders` all rows of `Orders`,
+    `unfit` the models that this code cannot serve. A training would be tried, or an order is not in
+    `known` yet. A day that has been decided is not due again but for an order given since.
     """
-    ordered = [state for begin, state in ordered_states(orders).items() if begin <= day]
+    ordered = [
+        state
+        for begin, state in ordered_states(orders).items()
+        if begin <= day and state.model not in unfit
+    ]
     if ordered and not (known["attempted_day"] >= ordered[-1].attempted_day).any():
         return f"{ordered[-1].model} was ordered from {ordered[-1].attempted_day} on"
     if known.filter(pl.col("day") == day).height:
@@ -156,7 +171,8 @@ def training_due(
     history = History()
     for row in known.sort("day", "ticker").iter_rows(named=True):
         history.record(row["ticker"], InForce.of_row(row))
-    return _trigger(day, history.state(settings.tickers[0]), drift_share, settings)
+    state = history.state(settings.tickers[0])
+    return _trigger(day, InForce() if state.model in unfit else state, drift_share, settings)
 
 
 def _last_day(cells: pl.DataFrame) -> dt.date:
@@ -177,8 +193,9 @@ class _Walk:
         self.trainer = trainer
         self.settings = settings
         self.ordered = ordered_states(orders)
-        self.order_words = _order_words(orders)
+        self.order_words = order_words(orders)
         self.history = History(self.ordered)
+        self.unfit = trainer.registry.unfit()
         self.others = known.sort("day", "ticker").to_dicts()
         self.others_of: dict[dt.date, list[dict[str, Any]]] = {}
         for row in self.others:
@@ -200,7 +217,10 @@ class _Walk:
             reason = self.order_words[day]
             if forced:
                 reason += "; the forced training was not tried"
-            row = _row(order, decision="ordered", reason=reason)
+            if order.model in self.unfit:
+                row = self._kept(InForce(), f"{reason}; but {self._unfit(order)}")
+            else:
+                row = _row(order, decision="ordered", reason=reason)
             rows: dict[str, dict[str, Any]] | None = dict.fromkeys(tickers, row)
         else:
             rows = self._copied(self.others_of.get(day, []), tickers)
@@ -230,7 +250,7 @@ class _Walk:
     ) -> dict[str, dict[str, Any]] | None:
         """The outcome of a training that another run tried on this day, if it covers `tickers`."""
         for row in same_day:
-            if row["challenger"] is None:
+            if row["challenger"] is None or row["model"] in self.unfit:
                 continue
             found = self.trainer.registry.find(row["challenger"])
             if found is not None and set(tickers) <= set(found.record.tickers):
@@ -241,9 +261,13 @@ class _Walk:
         self, day: dt.date, state: InForce, drift_share: float | None, *, forced: bool
     ) -> dict[str, Any]:
         """A row without its cell: what is in force after `day` for all whose state is `state`."""
+        lost = ""
+        if state.model in self.unfit:
+            lost, state = f"{self._unfit(state)}; ", InForce()
         why = "forced" if forced else _trigger(day, state, drift_share, self.settings)
         if why is None:
             return self._kept(state, self._waiting(day, state))
+        why = lost + why
         attempt = self.trainer.attempt(day, state)
         if isinstance(attempt, str):
             return self._kept(state, f"{why}, but {attempt}")
@@ -260,6 +284,9 @@ class _Walk:
             challenger=record.model_id,
             verdict=record.verdict,
         )
+
+    def _unfit(self, state: InForce) -> str:
+        return f"{state.model} {self.unfit[state.model]}"
 
     def _waiting(self, day: dt.date, state: InForce) -> str:
         forecast, waited = self.settings.forecast, _waited(day, state, self.settings)
@@ -305,17 +332,6 @@ def _row(
         "in_force_baseline_t": verdict.in_force_baseline_t if verdict else None,
         "validation_days": verdict.validation_days if verdict else None,
         "leak_alarm": verdict.leak_alarm if verdict else None,
-    }
-
-
-def _order_words(orders: pl.DataFrame | None) -> dict[dt.date, str]:
-    """The reason of each day from which an order counts: of several, the latest given."""
-    if orders is None:
-        return {}
-    return {
-        row["day"]: f"{row['action']} ordered by {row['ordered_by']} on "
-        f"{row['ordered_at']:%Y-%m-%d %H:%M} UTC: {row['why']}"
-        for row in orders.sort(Orders.primary_key()).iter_rows(named=True)
     }
 
 

@@ -20,13 +20,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import polars as pl
 
 from stock_assets.lake.schemas import QUANTILE_NAMES, QUANTILES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    import polars as pl
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
@@ -157,21 +155,3 @@ class PriceDistributions:
 
     def _each(self, asked: ArrayLike) -> Floats:
         return np.broadcast_to(np.asarray(asked, dtype=np.float64), self.last_price.shape)
-
-
-def path_quantiles(forecasts: pl.DataFrame, levels: Sequence[float]) -> pl.DataFrame:
-    """Quantiles of the path: day, ticker, horizon, target_day, probability, price; in that order.
-
-    Each session by itself: a path stays within all of the 90 % intervals less often than within
-    one of them. Raises `ValueError` for levels that are not above 0 and below 1.
-    """
-    distributions = PriceDistributions.of(forecasts)
-    key = forecasts.select("day", "ticker", "horizon", "target_day")
-    parts = [
-        key.with_columns(
-            pl.lit(level).alias("probability"),
-            pl.Series("price", distributions.quantile(level)),
-        )
-        for level in levels
-    ]
-    return pl.concat(parts).sort("day", "ticker", "horizon", "probability")

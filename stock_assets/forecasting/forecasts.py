@@ -19,7 +19,7 @@ from stock_assets.forecasting.volatility import is_measured
 from stock_assets.lake.schemas import QUANTILE_NAMES, Forecasts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from stock_assets.forecasting.model import VolatilityModel
 
@@ -46,11 +46,12 @@ def make_forecasts(  # noqa: PLR0913, PLR0917
     versions: LakeVersions,
     *,
     orders: pl.DataFrame | None = None,
+    unfit: Collection[str] = (),
 ) -> pl.DataFrame:
     """Forecasts of each (day, ticker) of `cells` that has a bar, for each horizon, sorted by key.
 
     `bars` and `features` hold all tickers of the cells' exchanges from `lookback_start` of the
-    first day on; `models` and `orders` the rows that `models_in_force` asks for; `load_model` gives
+    first day on; `models`, `orders` and `unfit` what `models_in_force` asks for; `load_model` gives
     a model by its name. Where no model is in force, or a ticker's volatility is not yet measured
     so that a model has nothing to go by, the baseline answers and `model` says so.
     """
@@ -59,7 +60,7 @@ def make_forecasts(  # noqa: PLR0913, PLR0917
         return Forecasts.create_empty()
     labelled = labels(bars)
     base = baseline_forecasts(there, features, labelled, horizons)
-    served = _served(features, models_in_force(there, models, orders))
+    served = _served(features, models_in_force(there, models, orders, unfit))
     by_model = _by_model(served, there, Known(features, labelled), load_model, horizons)
     own = [*_KEY, "sigma", *_RETURNS]
     chosen = pl.concat([by_model.select(own), base.join(by_model, on=_KEY, how="anti").select(own)])

@@ -18,7 +18,7 @@ from stock_assets.forecasting.baseline import BASELINE
 from stock_assets.lake.schemas import Orders
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,18 @@ class History:
 
 
 def models_in_force(
-    cells: pl.DataFrame, models: pl.DataFrame, orders: pl.DataFrame | None = None
+    cells: pl.DataFrame,
+    models: pl.DataFrame,
+    orders: pl.DataFrame | None = None,
+    unfit: Collection[str] = (),
 ) -> pl.DataFrame:
     """For each (day, ticker) of `cells`: model and model_version in force at that day's close.
 
     `models` are rows of `Models`: each ticker's latest before the first day at least, and those
     since; `orders` all rows of `Orders`. A cell's own row says it, unless an order came after it;
     a cell without one (`model` does not run every evening) is served by what was in force after
-    the latest decision or order up to its day.
+    the latest decision or order up to its day. Instead of a model in `unfit`, which this code
+    cannot serve (`Registry.unfit`), the baseline is, as the next decision will say.
     """
     rows = models.select("day", "ticker", *InForce.__dataclass_fields__).sort("day", "ticker")
     own = {(row["day"], row["ticker"]): InForce.of_row(row) for row in rows.iter_rows(named=True)}
@@ -118,6 +122,8 @@ def models_in_force(
         history.reach(day)
         row = own.get((day, ticker))
         state = history.state(ticker) if row is None else history.overrules(row) or row
+        if state.model in unfit:
+            state = InForce()
         found.append((day, ticker, state.model, state.model_version))
     schema = {"day": pl.Date, "ticker": pl.String, "model": pl.String, "model_version": pl.Int64}
     return pl.DataFrame(found, schema=schema, orient="row")

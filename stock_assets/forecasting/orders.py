@@ -75,6 +75,17 @@ class Order:
         return pl.DataFrame([self.__dict__], schema=Orders.create_empty().schema)
 
 
+def order_words(orders: pl.DataFrame | None) -> dict[dt.date, str]:
+    """The reason of each day from which an order counts: of several, the latest given."""
+    if orders is None:
+        return {}
+    return {
+        row["day"]: f"{row['action']} ordered by {row['ordered_by']} on "
+        f"{row['ordered_at']:%Y-%m-%d %H:%M} UTC: {row['why']}"
+        for row in orders.sort(Orders.primary_key()).iter_rows(named=True)
+    }
+
+
 def effective_day(
     exchanges: Sequence[str], first: dt.date, forecast: dt.date | None, wanted: dt.date | None
 ) -> dt.date:

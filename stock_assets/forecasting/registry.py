@@ -2,7 +2,8 @@
 
 A model is found by its own name (`model_id`, which its inputs determine); people may also say
 MLflow's version number or an alias. What is read is checked against the hashes that were stored
-with the registration. No network, no telemetry, nothing written outside the folder. Whether and
+with the registration, and a model that other code made is not served: the same features may mean
+something else to it. No network, no telemetry, nothing written outside the folder. Whether and
 when a model is trained is in `decision.py`.
 """
 
@@ -23,7 +24,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -48,7 +49,8 @@ MODEL_NAME = "stock-assets-volatility"
 
 EXPERIMENT = "stock-assets"
 
-_ID_TAG, _HASHES_TAG = "model_id", "sha256"
+_ID_TAG, _DAY_TAG, _HASHES_TAG = "model_id", "day", "sha256"
+_CODE_TAG = "code.model"
 _BOOSTER_FILE, _REST_FILE, _RECORD_FILE = "model.cb", "rest.json", "training.json"
 _IMPORTANCE_FILE = "importance.csv"
 _CONTENT = (_BOOSTER_FILE, _REST_FILE, _RECORD_FILE)
@@ -107,7 +109,23 @@ class Registered:
 
     version: int
     record: TrainingRecord
-    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A version as a list shows it: one that cannot be read or served too."""
+
+    version: int
+    model_id: str
+    trained: str
+    """Day of the training."""
+    aliases: tuple[str, ...]
+    record: TrainingRecord | None
+    """None where it cannot be read."""
+    condition: Literal["sound", "damaged", "other code"]
+    """Whether it can serve; not where its files are damaged, or other code made it."""
+    problem: str | None
+    """Why it cannot serve, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +134,24 @@ class _Place:
 
     version: int
     model_id: str
+    trained: str
     files: Path
-    hashes: Mapping[str, str]
+    hashes: Mapping[str, str] | None
+    """None where it was registered before hashes were kept."""
+    code: str | None
+    """`CODE_VERSION` of the code that trained it."""
+
+    @property
+    def unfit(self) -> str | None:
+        """Why this code cannot serve it, whatever its files hold; None if it can."""
+        if self.hashes is None or self.code is None:
+            return "was registered by an older version of stock-assets"
+        if self.code != str(CODE_VERSION):
+            return (
+                "was registered by another version of stock-assets "
+                f"(code of the model {self.code}, here {CODE_VERSION})"
+            )
+        return None
 
 
 class Registry:
@@ -132,19 +166,36 @@ class Registry:
         return _uri(self.folder / "mlflow.db")
 
     def find(self, model_id: str) -> Registered | None:
-        """The model called `model_id`, with the lowest version if there are several."""
-        place = self._place(model_id)
-        return None if place is None else Registered(place.version, _record(place))
+        """The model called `model_id`, with the lowest version if there are several.
 
-    def versions(self) -> list[Registered]:
-        """All models that are registered, by version, with their aliases."""
+        Only one that this code can serve: another does not stand for what would be trained now.
+        """
+        place = self._place(model_id)
+        if place is None or place.unfit is not None:
+            return None
+        return Registered(place.version, _record(place))
+
+    def unfit(self) -> dict[str, str]:
+        """The models that this code cannot serve, each with the reason: other code made them."""
+        if not (self.folder / "mlflow.db").exists():
+            return {}
+        places = _places(self.folder)
+        fit = {place.model_id for place in places if place.unfit is None}
+        return {
+            place.model_id: place.unfit
+            for place in places
+            if place.unfit is not None and place.model_id not in fit
+        }
+
+    def versions(self) -> list[Listed]:
+        """All models that are registered, by version, with their aliases and what ails them."""
         if not (self.folder / "mlflow.db").exists():
             return []
         aliases: dict[int, list[str]] = {}
         for alias, version in _aliases(self.folder).items():
             aliases.setdefault(version, []).append(alias)
         return [
-            Registered(place.version, _record(place), tuple(sorted(aliases.get(place.version, ()))))
+            _listed(place, tuple(sorted(aliases.get(place.version, ()))))
             for place in _places(self.folder)
         ]
 
@@ -157,30 +208,24 @@ class Registry:
     def resolve(self, name: str) -> Registered:
         """The model that a person means by its id, its version number or an alias.
 
-        Raises `ModelError` when there is none.
+        Raises `ModelError` when there is none, or its record cannot be read.
         """
-        found = self.find(name)
-        if found is not None:
-            return found
-        if (self.folder / "mlflow.db").exists():
+        place = self._place(name)
+        if place is None and (self.folder / "mlflow.db").exists():
             number = int(name) if name.isdecimal() else _aliases(self.folder).get(name)
-            for place in _places(self.folder):
-                if place.version == number:
-                    return Registered(place.version, _record(place))
+            place = next((item for item in _places(self.folder) if item.version == number), None)
+        if place is not None:
+            return Registered(place.version, _record(place))
         message = (
             f"there is no model {name!r} in {self.folder}; name one by id, version or alias as "
             "`stock-assets model list` shows them"
         )
         raise ModelError(message)
 
-    def load_version(self, version: int) -> VolatilityModel:
-        """The model that MLflow calls version `version`. Raises `ModelError` as `load` does."""
-        return self.load(self.resolve(str(version)).record.model_id)
-
     def load(self, model_id: str) -> VolatilityModel:
         """The model called `model_id`, ready to forecast; read once per process.
 
-        Raises `ModelError` when it is not there or cannot be read.
+        Raises `ModelError` when it is not there, cannot be read or was made by other code.
         """
         place = self._place(model_id)
         if place is None:
@@ -191,7 +236,7 @@ class Registry:
                 "`stock-assets model promote baseline --why ...`"
             )
             raise ModelError(message)
-        return _load(place.files, model_id, tuple(place.hashes.items()))
+        return _load(place.files, model_id, tuple(_hashes(place).items()))
 
     def register(
         self,
@@ -237,37 +282,44 @@ class Registry:
         """Point `alias` (champion, challenger) at `model_id` (None: at nothing) as of `day`.
 
         Not if it was pointed as of a later day already: a backfill of the past leaves the latest
-        model its title. Returns whether it is so now. Raises `ModelError` for an unknown model.
+        model its title. Returns whether it is so now. Raises `ModelError` for an unknown model, and
+        where it cannot be written.
         """
         if model_id is None and not (self.folder / "mlflow.db").exists():
             return True
         client = _client(self.folder)
-        with _lock(self.folder):
-            found = None if model_id is None else self.find(model_id)
-            if found is None and model_id is not None:
-                raise ModelError(f"alias {alias!r}: there is no model {model_id} in {self.folder}")
-            as_of = client.get_registered_model(MODEL_NAME).tags.get(f"{alias}.as_of", "")
-            if as_of > day.isoformat():
-                return False
-            if found is not None:
-                client.set_registered_model_alias(MODEL_NAME, alias, str(found.version))
-            elif alias in _aliases(self.folder):
-                client.delete_registered_model_alias(MODEL_NAME, alias)
-            client.set_registered_model_tag(MODEL_NAME, f"{alias}.as_of", day.isoformat())
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with _lock(self.folder):
+                return self._point(client, alias, model_id, day)
+        except (OSError, MlflowException) as error:
+            message = (
+                f"alias {alias!r} cannot be moved in {self.folder}: {error}; free space or mend "
+                "the folder's rights"
+            )
+            raise ModelError(message) from error
+
+    def _point(self, client: MlflowClient, alias: str, model_id: str | None, day: dt.date) -> bool:
+        found = None if model_id is None else self._place(model_id)
+        if found is None and model_id is not None:
+            raise ModelError(f"alias {alias!r}: there is no model {model_id} in {self.folder}")
+        as_of = client.get_registered_model(MODEL_NAME).tags.get(f"{alias}.as_of", "")
+        if as_of > day.isoformat():
+            return False
+        if found is not None:
+            client.set_registered_model_alias(MODEL_NAME, alias, str(found.version))
+        elif alias in _aliases(self.folder):
+            client.delete_registered_model_alias(MODEL_NAME, alias)
+        client.set_registered_model_tag(MODEL_NAME, f"{alias}.as_of", day.isoformat())
         return True
 
-    def alias(self, alias: str) -> str | None:
-        """Name of the model that `alias` points at."""
-        if not (self.folder / "mlflow.db").exists():
-            return None
-        version = _aliases(self.folder).get(alias)
-        return next((p.model_id for p in _places(self.folder) if p.version == version), None)
-
     def _place(self, model_id: str) -> _Place | None:
+        """The first version called `model_id` that this code can serve, else the first."""
         if not (self.folder / "mlflow.db").exists():
             return None
         found = _places(self.folder, model_id)
-        return found[0] if found else None
+        return min(found, key=lambda place: place.unfit is not None, default=None)
 
 
 def _places(folder: Path, model_id: str | None = None) -> list[_Place]:
@@ -279,24 +331,55 @@ def _places(folder: Path, model_id: str | None = None) -> list[_Place]:
     to do.
     """
     query = """
-        with tags as (select version, key, value from model_version_tags where name = :model)
-        select models.version, models.run_id, named.value, hashes.value
+        with told as (select version, key, value from model_version_tags where name = :model)
+        select models.version, models.run_id, named.value, trained.value, hashes.value, code.value
         from model_versions models
-        join tags named on named.version = models.version and named.key = :id
-        left join tags hashes on hashes.version = models.version and hashes.key = :hashes
+        join told named on named.version = models.version and named.key = :id
+        left join told trained on trained.version = models.version and trained.key = :day
+        left join told hashes on hashes.version = models.version and hashes.key = :hashes
+        left join tags code on code.run_uuid = models.run_id and code.key = :code
         where models.name = :model and models.current_stage != 'Deleted_Internal'
         and (:wanted is null or named.value = :wanted)
         order by models.version
     """
-    values = {"model": MODEL_NAME, "id": _ID_TAG, "hashes": _HASHES_TAG, "wanted": model_id}
+    values = {
+        "model": MODEL_NAME,
+        "id": _ID_TAG,
+        "day": _DAY_TAG,
+        "hashes": _HASHES_TAG,
+        "code": _CODE_TAG,
+        "wanted": model_id,
+    }
     with _read_database(folder) as connection:
-        if not _has_tables(connection, "model_versions", "model_version_tags"):
+        if not _has_tables(connection, "model_versions", "model_version_tags", "tags"):
             return []
         found = connection.execute(query, values).fetchall()
     return [
-        _Place(int(version), str(name), _files(folder, str(run)), json.loads(hashes or "{}"))
-        for version, run, name, hashes in found
+        _Place(
+            version=int(version),
+            model_id=str(name),
+            trained=str(trained or ""),
+            files=_files(folder, str(run)),
+            hashes=None if hashes is None else json.loads(hashes),
+            code=code,
+        )
+        for version, run, name, trained, hashes, code in found
     ]
+
+
+def _listed(place: _Place, aliases: tuple[str, ...]) -> Listed:
+    """`place` with its record, or with what is wrong."""
+    about = place.version, place.model_id, place.trained, aliases
+    record = None
+    try:
+        record = _record(place)
+        hashes = _hashes(place)
+        for name in _CONTENT:
+            _read(place.files / name, place.model_id, hashes)
+    except ModelError as error:
+        condition: Literal["damaged", "other code"] = "other code" if place.unfit else "damaged"
+        return Listed(*about, record, condition, str(error))
+    return Listed(*about, record, "sound", None)
 
 
 def _aliases(folder: Path) -> dict[str, int]:
@@ -477,7 +560,7 @@ def _register(  # noqa: PLR0913
         run_id=run.info.run_id,
         tags={
             _ID_TAG: record.model_id,
-            "day": record.day.isoformat(),
+            _DAY_TAG: record.day.isoformat(),
             "decision": verdict.decision,
             _HASHES_TAG: json.dumps(hashes),
         },
@@ -512,7 +595,7 @@ def _save(model: VolatilityModel, files: Path, example: pl.DataFrame | None) -> 
 @functools.cache
 def _code_tags() -> dict[str, str]:
     """Which code trained: the package's version, and the commit where it runs from a checkout."""
-    found = {"code.package": metadata.version("stock-assets"), "code.model": str(CODE_VERSION)}
+    found = {"code.package": metadata.version("stock-assets"), _CODE_TAG: str(CODE_VERSION)}
     project = Path(__file__).parents[2]
     if not (project / ".git").exists():
         return found
@@ -534,8 +617,29 @@ def _files(folder: Path, run_id: str) -> Path:
 
 
 def _record(place: _Place) -> TrainingRecord:
+    if place.hashes is None:
+        raise _unfit_error(place)
     text = _read(place.files / _RECORD_FILE, place.model_id, place.hashes)
-    return TrainingRecord.from_json(text.decode())
+    try:
+        return TrainingRecord.from_json(text.decode())
+    except (KeyError, TypeError, ValueError) as error:
+        if place.unfit is None:
+            raise
+        raise _unfit_error(place) from error
+
+
+def _hashes(place: _Place) -> Mapping[str, str]:
+    """The hashes of a model that is to be served."""
+    if place.hashes is None or place.unfit is not None:
+        raise _unfit_error(place)
+    return place.hashes
+
+
+def _unfit_error(place: _Place) -> ModelError:
+    return ModelError(
+        f"model {place.model_id} {place.unfit} and cannot serve here: run the `model` asset, which "
+        "trains another, or order one: `stock-assets model promote baseline --why ...`"
+    )
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,6 +15,7 @@ from stock_assets.automation.jobs import build_jobs
 from stock_assets.automation.retraining import build_training_due_sensor
 from stock_assets.automation.schedules import after_close, build_schedules
 from stock_assets.calendars import get_calendar
+from stock_assets.forecasting.registry import Registry
 from stock_assets.lake.schemas import Forecasts, Models, Orders
 from stock_assets.lake.store import Lake
 from stock_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, Grid
@@ -185,6 +186,27 @@ def test_the_first_forecasts_ask_for_a_training_of_their_day(
     assert asked.tags["stock_assets/why"] == "no model in force"
     assert asked.tags[RANGE_START_TAG] == "2026-06-04|AAA"
     assert asked.tags[RANGE_END_TAG] == "2026-06-04|USA"
+
+
+def test_a_model_of_other_code_asks_for_a_training(
+    settings: Settings, grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sensor = build_training_due_sensor(settings, grid, build_jobs())
+    lake, day, following = Lake(settings.lake_dir), dt.date(2026, 6, 4), dt.date(2026, 6, 5)
+    row = {
+        "day": day, "ticker": "AAA", "model": "old", "decision": "trained", "reason": "-",
+        "trained_day": day, "attempted_day": day,
+    }  # fmt: skip
+    rows = pl.DataFrame([row], schema=Models.create_empty().schema)
+    lake.write("models", rows, Slice(day, day, ("AAA",)))
+    hold(settings, following, "AAA")
+    with dg.DagsterInstance.ephemeral() as instance:
+        asked = sensor(dg.build_sensor_context(instance=instance))
+        assert isinstance(asked, dg.SkipReason)
+        monkeypatch.setattr(Registry, "unfit", lambda _: {"old": "was registered otherwise"})
+        asked = sensor(dg.build_sensor_context(instance=instance))
+    assert isinstance(asked, dg.RunRequest)
+    assert asked.tags["stock_assets/why"] == "no model in force"
 
 
 def test_an_order_asks_for_model_of_the_day_that_it_counts_from_once(

@@ -224,9 +224,13 @@ class MemoryRegistry:
 
     def __init__(self) -> None:
         self.models: dict[str, tuple[VolatilityModel, Registered]] = {}
+        self.of_other_code: dict[str, str] = {}
 
     def find(self, model_id: str) -> Registered | None:
         return self.models[model_id][1] if model_id in self.models else None
+
+    def unfit(self) -> dict[str, str]:
+        return self.of_other_code
 
     def load(self, model_id: str) -> VolatilityModel:
         return self.models[model_id][0]

@@ -538,3 +538,75 @@ def test_an_order_asks_for_its_day_once(run, days, make_settings) -> None:
     aware = run([days[5]], known=known, orders=orders).rows
     assert training_due(days[5], aware, None, settings, orders) is None
     assert training_due(days[6], aware, None, settings, orders) is None
+
+
+GONE = "was registered by an older version"
+
+
+@pytest.fixture
+def upgraded(run, days, registry) -> tuple[pl.DataFrame, Callable[[], object]]:
+    """Rows of five evenings, and registries of a version that cannot serve their model."""
+    rows = run(days[:5]).rows
+    (old,) = rows["model"].unique().to_list()
+    assert old != "baseline"
+
+    def fresh() -> object:
+        made = type(registry)()
+        made.of_other_code = {old: GONE}
+        return made
+
+    return rows, fresh
+
+
+def test_a_model_of_other_code_is_not_carried_on_and_another_is_trained(
+    run, days, upgraded, make_settings
+) -> None:
+    known, fresh = upgraded
+    old = known["model"][0]
+    due = training_due(days[5], known, None, make_settings(EVERYONE), unfit=fresh().unfit())
+    assert due == "no model in force"
+    assert training_due(days[5], known, None, make_settings(EVERYONE)) is None
+    together = run(days[5:50], known=known, registry=fresh()).rows
+    assert old not in together["model"]
+    assert f"{old} {GONE}; no model in force: loss" in together["reason"][0]
+    assert together["in_force_loss"][0] is None
+    assert together["attempted_day"][0] == days[5]
+    later, one_by_one = known, fresh()
+    for day in days[5:50]:
+        later = pl.concat([later, run([day], known=later, registry=one_by_one).rows])
+    assert_frame_equal(later.tail(together.height), together, check_exact=True)
+
+
+def test_where_none_can_be_trained_instead_the_baseline_answers_and_says_why(
+    run, days, upgraded, make_settings
+) -> None:
+    known, fresh = upgraded
+    many = make_settings(EVERYONE, min_training_rows=10**6)
+    together = run(days[5:8], known=known, registry=fresh(), settings=many).rows
+    assert together["model"].unique().to_list() == ["baseline"]
+    assert f"{known['model'][0]} {GONE}; no model in force, but only" in together["reason"][0]
+    later = known
+    for day in days[5:8]:
+        made = run([day], known=later, registry=fresh(), settings=many).rows
+        later = pl.concat([later, made])
+    assert_frame_equal(later.tail(together.height), together, check_exact=True)
+    # A part of the tickers does not take the outcome of the others' day from the old code.
+    tried = run([days[0]], ["A"], known=known.filter(pl.col("ticker") != "A"), registry=fresh())
+    assert len(tried.attempts) == 1
+
+
+def test_an_order_of_a_model_of_other_code_leaves_its_day_to_the_baseline(
+    run, days, upgraded
+) -> None:
+    known, fresh = upgraded
+    orders = order(days[5], known["model"][0], trained_day=days[0], model_version=1)
+    together = run(days[5:9], known=known, registry=fresh(), orders=orders).rows
+    first = together.row(0, named=True)
+    assert (first["model"], first["decision"]) == ("baseline", "baseline")
+    assert f"it looks odd; but {known['model'][0]} {GONE}" in first["reason"]
+    assert list(decisions(together)) == [days[6]]
+    later, one_by_one = known, fresh()
+    for day in days[5:9]:
+        made = run([day], known=later, registry=one_by_one, orders=orders).rows
+        later = pl.concat([later, made])
+    assert_frame_equal(later.tail(together.height), together, check_exact=True)

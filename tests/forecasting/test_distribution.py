@@ -15,10 +15,10 @@ from scipy import stats  # noqa: TID253 - no command loads a test
 
 from stock_assets.calendars import get_calendar
 from stock_assets.forecasting.baseline import baseline_forecasts
-from stock_assets.forecasting.distribution import PriceDistributions, path_quantiles
+from stock_assets.forecasting.distribution import PriceDistributions
 from stock_assets.forecasting.labels import labels, returns_ahead
 from stock_assets.forecasting.scoring import diebold_mariano
-from stock_assets.lake.schemas import QUANTILE_NAMES, QUANTILES
+from stock_assets.lake.schemas import QUANTILES
 from stock_assets.lake.splits import read_splits, split_factors
 
 if TYPE_CHECKING:
@@ -181,21 +181,6 @@ def test_touching_comes_true_on_a_continuous_path(away: float) -> None:
     # 2000 steps miss a little of a continuous path's maximum: 0.58 of a step (Broadie 1997).
     seen = float((highest + 0.5826 / math.sqrt(steps) > away).mean())
     assert asked == pytest.approx(seen, abs=0.03)
-
-
-def test_the_path_has_every_session_and_level() -> None:
-    day = dt.date(2026, 6, 30)
-    rows = pl.DataFrame(
-        {"day": [day] * 2, "ticker": ["A"] * 2, "horizon": [1, 2], "last_price": [100.0, 100.0],
-         "target_day": [day + dt.timedelta(1), day + dt.timedelta(2)], "sigma": [0.01, 0.02]}
-        | {f"return_{name}": [q, 2 * q] for name, q in zip(QUANTILE_NAMES, QUANTILES, strict=True)}
-    )  # fmt: skip
-    path = path_quantiles(rows, [0.1, 0.5])
-    assert path.columns == ["day", "ticker", "horizon", "target_day", "probability", "price"]
-    found = path.select("horizon", "probability", "price").rows()
-    assert [row[:2] for row in found] == [(1, 0.1), (1, 0.5), (2, 0.1), (2, 0.5)]
-    expected = 100 * np.exp([0.1, 0.5, 0.2, 1.0])
-    assert [row[2] for row in found] == pytest.approx(expected.tolist())
 
 
 # Calibration: do the probabilities come true? --------------------------------------------------

@@ -67,3 +67,11 @@ def test_a_rejected_challenger_leaves_the_old_model_in_force() -> None:
     rejected = InForce("old", 1, D[0], D[5])
     rows = models((D[0], "A", OLD), (D[5], "A", rejected))
     assert served(rows, (D[6], "A"), (D[6], "B")) == ["old", "old"]
+
+
+def test_a_model_of_other_code_is_served_by_the_baseline_until_another_is_decided() -> None:
+    rows = models((D[0], "A", OLD), (D[3], "A", NEW), (D[3], "B", NEW))
+    cells = pl.DataFrame({"day": [D[1], D[3], D[5]], "ticker": ["A", "A", "C"]})
+    found = models_in_force(cells, rows, unfit={"old"})
+    assert found["model"].to_list() == ["baseline", "new", "new"]
+    assert found["model_version"].to_list() == [None, 2, 2]

@@ -25,6 +25,7 @@ from stock_assets.forecasting import registry as registry_module
 from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.gate import Verdict
 from stock_assets.forecasting.model import (
+    CODE_VERSION,
     TARGETS,
     VolatilityModel,
     fit,
@@ -32,7 +33,7 @@ from stock_assets.forecasting.model import (
     model_inputs,
     trainable,
 )
-from stock_assets.forecasting.registry import MODEL_NAME, Registry, TrainingRecord, _client
+from stock_assets.forecasting.registry import MODEL_NAME, Registry, TrainingRecord, _client, _places
 from stock_assets.forecasting.training_report import report
 
 DAY = dt.date(2024, 5, 6)
@@ -85,7 +86,6 @@ def run(
 def test_a_registry_that_was_never_made_holds_nothing_and_makes_nothing(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "none")
     assert registry.find("x") is None
-    assert registry.alias("champion") is None
     assert registry.versions() == []
     for name in ("1", "champion", "x"):
         with pytest.raises(ModelError, match=f"no model '{name}'"):
@@ -260,7 +260,8 @@ def test_a_clean_process_in_another_place_forecasts_the_same_and_stays_quiet(
         "import sys, polars as pl; from pathlib import Path\n"
         "from stock_assets.forecasting.forecaster import Known\n"
         "from stock_assets.forecasting.registry import Registry\n"
-        "model = Registry(Path(sys.argv[1])).load_version(1)\n"
+        "registry = Registry(Path(sys.argv[1]))\n"
+        "model = registry.load(registry.resolve('1').record.model_id)\n"
         "known = Known(pl.read_parquet('features.parquet'), pl.read_parquet('labelled.parquet'))\n"
         "model.forecast(known.features.tail(60), known).write_parquet('made.parquet')\n"
     )
@@ -372,13 +373,14 @@ def test_an_alias_is_as_of_a_day_and_does_not_go_back(folder: Path, model: Volat
     assert registry.set_alias("champion", "first", DAY)
     assert registry.set_alias("champion", "later", later)
     assert not registry.set_alias("champion", "first", DAY)
-    assert registry.alias("champion") == "later"
+    assert registry.resolve("champion").record.model_id == "later"
     # Going back to an earlier model later on is no going back in time.
     assert registry.set_alias("champion", "first", later + dt.timedelta(1))
-    assert registry.alias("champion") == "first"
+    assert registry.resolve("champion").record.model_id == "first"
     assert not registry.set_alias("champion", None, later)
     assert registry.set_alias("champion", None, later + dt.timedelta(2))
-    assert registry.alias("champion") is None
+    with pytest.raises(ModelError, match="no model 'champion'"):
+        registry.resolve("champion")
     assert registry.set_alias("champion", None, later + dt.timedelta(3))
     with pytest.raises(ModelError, match="no model nobody"):
         registry.set_alias("champion", "nobody", later)
@@ -393,11 +395,11 @@ def test_a_model_is_meant_by_its_id_version_or_alias(folder: Path, model: Volati
     registry = Registry(folder)
     second = registry.register(model, record("second"))
     registry.set_alias("champion", "second", DAY)
-    assert [item.record.model_id for item in registry.versions()] == ["first", "second"]
+    assert [item.model_id for item in registry.versions()] == ["first", "second"]
     assert [item.aliases for item in registry.versions()] == [(), ("champion",)]
     for name in ("second", str(second.version), "champion"):
         assert registry.resolve(name).record.model_id == "second"
-    assert registry.load_version(second.version).to_json() == model.to_json()
+    assert registry.load("second").to_json() == model.to_json()
     for name in ("nobody", "99", "challenger"):
         with pytest.raises(ModelError, match=f"no model '{name}' .*model list"):
             registry.resolve(name)
@@ -419,11 +421,80 @@ def test_a_file_that_is_not_as_registered_is_refused(folder: Path, file: str) ->
         registry_module._load.cache_clear()
 
 
-def test_a_registration_without_hashes_is_not_believed(folder: Path) -> None:
+def test_a_damaged_version_is_listed_as_such_beside_the_others(
+    folder: Path, model: VolatilityModel
+) -> None:
+    registry = Registry(folder)
+    registry.register(model, record("second"))
+    place = _places(folder)[0].files
+    for file in ("model.cb", "training.json"):
+        place.joinpath(file).write_bytes(b"harmed")
+        first, second = registry.versions()
+        assert (first.model_id, first.trained, first.condition) == ("first", str(DAY), "damaged")
+        assert "changed or cut short" in (first.problem or "")
+        assert (second.record, second.condition, second.problem) == (
+            record("second"),
+            "sound",
+            None,
+        )
+    assert first.record is None
+    # Damage is not hidden by serving something else.
+    assert registry.unfit() == {}
+
+
+def assert_unfit(registry: Registry, told: str) -> None:
+    assert registry.find("first") is None
+    assert registry.unfit() == {"first": told}
+    (listed,) = registry.versions()
+    assert (listed.trained, listed.condition) == (str(DAY), "other code")
+    assert told in (listed.problem or "")
+    with pytest.raises(ModelError, match=r"model first was registered by .*promote baseline"):
+        registry.load("first")
+
+
+def test_a_version_of_before_hashes_is_no_damage_and_not_served(
+    folder: Path, model: VolatilityModel
+) -> None:
     with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
         database.execute("delete from model_version_tags where key = 'sha256'")
-    with pytest.raises(ModelError, match="is not what was registered"):
-        Registry(folder).load("first")
+    registry = Registry(folder)
+    assert_unfit(registry, "was registered by an older version of stock-assets")
+    with pytest.raises(ModelError, match="model first was registered by an older version"):
+        registry.resolve("1")
+    # The same training again is registered, and serves.
+    again = registry.register(model, record("first"))
+    assert again.version == 2
+    assert registry.find("first") == again
+    assert registry.unfit() == {}
+    assert registry.load("first").to_json() == model.to_json()
+
+
+def test_a_model_that_other_code_trained_is_shown_and_not_served(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(folder)
+    registry.load("first")
+    other = CODE_VERSION + 1
+    monkeypatch.setattr(registry_module, "CODE_VERSION", other)
+    assert_unfit(
+        registry,
+        "was registered by another version of stock-assets "
+        f"(code of the model {CODE_VERSION}, here {other})",
+    )
+    assert registry.resolve("1").record == record("first")
+
+
+def test_an_alias_that_cannot_be_moved_is_an_error_that_names_the_fix(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    def full(*_: object) -> None:
+        raise MlflowException("database or disk is full")
+
+    monkeypatch.setattr(type(_client(folder)), "set_registered_model_alias", full)
+    with pytest.raises(ModelError, match=r"alias 'champion' cannot be moved .*full; free space"):
+        Registry(folder).set_alias("champion", "first", DAY)
 
 
 def test_a_run_shows_all_of_a_training(
