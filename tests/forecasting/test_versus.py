@@ -30,9 +30,9 @@ def told(loss: float, other: float, t: float | None, days: int = 250) -> str:
     ("loss", "other", "t", "said"),
     [
         (0.9, 1.0, 4.0, "ours's loss is 10.00 % below theirs's on 250 days"),
-        (0.9, 1.0, 4.0, ": ours is better, beyond luck (t 4.0, chance 0 %)."),
+        (0.9, 1.0, 4.0, ": ours is better, beyond luck (t 4.0, chance < 0.1 %)."),
         (1.0, 0.9, -4.0, "ours's loss is 11.11 % above theirs's on 250 days"),
-        (1.0, 0.9, -4.0, ": theirs is better, beyond luck (t -4.0, chance 0 %)."),
+        (1.0, 0.9, -4.0, ": theirs is better, beyond luck (t -4.0, chance < 0.1 %)."),
         (0.99, 1.0, 0.5, ": no more than luck may explain (t 0.5, chance 31 %)."),
         (1.0, 0.99, -0.5, ": no more than luck may explain (t -0.5, chance 31 %)."),
         (1.0, 1.0, None, ": they are the same."),

@@ -188,7 +188,11 @@ def one_range(tmp_path_factory: pytest.TempPathFactory, market_rows: pl.DataFram
 def lived(tmp_path_factory: pytest.TempPathFactory, market_rows: pl.DataFrame) -> Market:
     """A lake as evenings made it, one run a day. To be read only."""
     market = make_market(tmp_path_factory.mktemp("lived"), market_rows)
-    for day in Grid.of(market.settings).days():
-        if FIRST <= day <= LAST:
-            market.run(day, day)
+    for day in days_of(market):
+        market.run(day, day)
     return market
+
+
+def days_of(market: Market) -> list[dt.date]:
+    """Its partition days from FIRST to LAST."""
+    return [day for day in Grid.of(market.settings).days() if FIRST <= day <= LAST]

@@ -5,17 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import os
 import signal
+import sqlite3
 import subprocess
 import textwrap
+from collections import Counter
+from contextlib import closing
 from typing import TYPE_CHECKING
+from unittest import mock
 
+import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
+from stock_assets.assets.common import GROUPS
 from stock_assets.forecasting import forecasts
 from stock_assets.lake.schemas import TABLES
+from stock_assets.launch import open_instance, prepare_home
+from stock_assets.partitions import cell_key
 
-from .conftest import FIRST, LAST, Market, assert_same, make_market
+from .conftest import FIRST, LAST, TICKERS, Market, assert_same, days_of, make_market
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,4 +178,44 @@ def test_the_same_slice_twice_at_once(
     for run in runs:
         output, _ = run.communicate(timeout=280)
         assert run.returncode == 0, output
+        assert "Falling back" not in output, "a batch of events was refused"
     assert_same(one_range.tables(), market.tables())
+    assert_each_run_is_recorded_once(market, runs=2)
+
+
+def materializations(shard: Path) -> Counter[tuple[str, str, str]]:
+    """How often a file of the event log has each (run, asset, cell)."""
+    with closing(sqlite3.connect(shard)) as connection:
+        return Counter(
+            connection.execute(
+                "SELECT run_id, asset_key, partition FROM event_logs"
+                " WHERE dagster_event_type = 'ASSET_MATERIALIZATION'"
+            )
+        )
+
+
+def assert_each_run_is_recorded_once(market: Market, *, runs: int) -> None:
+    """Every cell of every asset once a run, in the run's own file and in the index; all done."""
+    cells = [cell_key(day, ticker) for day in days_of(market) for ticker in TICKERS]
+    with mock.patch.dict(os.environ):
+        home = prepare_home(market.settings, market.settings_file)
+        with open_instance() as instance:
+            found = {run.run_id: run.status for run in instance.get_runs()}
+            definition = Grid.of(market.settings).definition
+            shown = {
+                name: instance.get_status_by_partition(dg.AssetKey(name), cells, definition)
+                for name in GROUPS
+            }
+    assert list(found.values()) == [dg.DagsterRunStatus.SUCCESS] * runs
+    done = AssetPartitionStatus.MATERIALIZED
+    assert shown == {name: dict.fromkeys(cells, done) for name in GROUPS}
+    expected = {
+        run_id: Counter(
+            (run_id, dg.AssetKey(name).to_string(), cell) for name in GROUPS for cell in cells
+        )
+        for run_id in found
+    }
+    shards = home / "history" / "runs"
+    for run_id, events in expected.items():
+        assert materializations(shards / f"{run_id}.db") == events
+    assert materializations(shards / "index.db") == sum(expected.values(), Counter())

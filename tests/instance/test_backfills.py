@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
+import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 import pytest
@@ -14,6 +16,7 @@ from dagster._core.definitions import automation_tick_evaluation_context as upst
 from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.definitions.partitions.subset.default import DefaultPartitionsSubset
 from dagster._core.execution import asset_backfill, job_backfill
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -170,13 +173,22 @@ def tags_of_runs(keys: set[str]) -> list[Mapping[str, str]]:
     return [request.tags for request in requests]
 
 
+# As a backfill has them whose instruments or days have left the universe since.
+UNKNOWN = st.sets(
+    st.sampled_from([f"{DAYS[0]}|GONE", f"2026-01-10|{TICKERS[0]}", f"2031-01-06|{TICKERS[1]}"])
+)
+
+
 @pytest.mark.usefixtures("installed")
-@given(cells=CELLS)
-def test_ranges_of_keys_mean_exactly_the_selected_cells(cells: set[tuple[int, int]]) -> None:
+@given(cells=CELLS, unknown=UNKNOWN)
+def test_ranges_of_keys_mean_exactly_the_selected_cells(
+    cells: set[tuple[int, int]], unknown: set[str]
+) -> None:
+    """Of the universe: a key that is not in it has no range, and takes none from the others."""
     keys = {f"{OPEN_DAYS[row]}|{TICKERS[column]}" for row, column in cells}
     meant = [
         key
-        for first, last in key_ranges(keys)
+        for first, last in key_ranges(keys | unknown)
         for key in PARTITIONS.get_partition_keys_in_range(dg.PartitionKeyRange(first, last))
     ]
     assert sorted(meant) == sorted(keys), "Dagster changed: a range is not the product of its ends"
@@ -213,6 +225,53 @@ def test_a_backfill_of_a_rectangle_is_one_run() -> None:
     assert runs_of(keys_of(OPEN_DAYS, "BCDE")) == [("2026-01-05|B", "2026-01-16|E")], (
         "Dagster changed: the ranges of a backfill's runs are made elsewhere"
     )
+
+
+def submitted_of(backfill: PartitionBackfill) -> tuple[int, list[str]]:
+    """How many runs the daemon makes of a job's backfill, chunk by chunk, and their cells."""
+    cells: Any = SimpleNamespace(
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        has_partitions_definition=lambda: True,
+        get_partitions_definition=lambda: PARTITIONS,
+    )
+    runs: list[str | dg.PartitionKeyRange] = []
+    more = True
+    with dg.DagsterInstance.ephemeral() as instance:
+        while more:
+            chunk, checkpoint, more = job_backfill._get_partitions_chunk(
+                instance, logging.getLogger(), backfill, job_backfill.CHECKPOINT_COUNT, cells
+            )
+            assert len(chunk) <= job_backfill.CHECKPOINT_COUNT
+            assert chunk or not more
+            runs += chunk
+            backfill = cast("PartitionBackfill", backfill.with_partition_checkpoint(checkpoint))
+    return len(runs), [
+        key
+        for run in runs
+        for key in (
+            PARTITIONS.get_partition_keys_in_range(run)
+            if isinstance(run, dg.PartitionKeyRange)
+            else [run]
+        )
+    ]
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_jobs_backfill_of_more_ranges_than_a_chunk_submits_every_cell_once() -> None:
+    """The UI names cells ticker by ticker, ranges follow the days: a chunk ends in both orders."""
+    board = [
+        f"{day}|{ticker}"
+        for column, ticker in enumerate(TICKERS)
+        for row, day in enumerate(OPEN_DAYS)
+        if (row + column) % 2 == 0
+    ]
+    runs, cells = submitted_of(
+        PartitionBackfill(
+            "board", BulkActionStatus.REQUESTED, False, {}, 0.0, partition_names=board
+        )
+    )
+    assert sorted(cells) == sorted(board)
+    assert runs == 30 > job_backfill.CHECKPOINT_COUNT
 
 
 def test_stock_dagster_divides_a_rectangle(monkeypatch: pytest.MonkeyPatch) -> None:

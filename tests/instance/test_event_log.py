@@ -7,14 +7,13 @@ The last section pins what of Dagster's internals that rests on.
 import ast
 import inspect
 import json
-import logging
 import os
 import re
 import sqlite3
 import textwrap
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ import sqlalchemy as db
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationPlanned,
 )
-from dagster._core.definitions.events import (
-    AssetMaterializationFailure,
-    AssetMaterializationFailureReason,
-    AssetMaterializationFailureType,
-)
-from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 from dagster._core.definitions.partitions.subset import DefaultPartitionsSubset
 from dagster._core.events import (
     ASSET_CHECK_EVENTS,
@@ -50,137 +43,29 @@ from stock_assets.instance import event_log
 from stock_assets.instance.batching import BATCH_SIZE_VARIABLE, enable_event_batching
 from stock_assets.instance.event_log import MIRRORED_EVENTS, BatchedSqliteEventLogStorage
 
-DAYS = ["2024-01-03", "2024-01-04", "2024-01-05"]
-TICKERS = ["AAA", "BBB"]
-CELLS = len(DAYS) * len(TICKERS)
-RANGE = {
-    "dagster/asset_partition_range_start": f"{DAYS[0]}|{TICKERS[0]}",
-    "dagster/asset_partition_range_end": f"{DAYS[-1]}|{TICKERS[-1]}",
-}
-day_ticker = dg.MultiPartitionsDefinition(
-    {"day": dg.StaticPartitionsDefinition(DAYS), "ticker": dg.StaticPartitionsDefinition(TICKERS)}
+from .conftest import (
+    CELLS,
+    DAYS,
+    TICKERS,
+    bars,
+    day_ticker,
+    drifted,
+    entry_of,
+    failing,
+    features,
+    finite,
+    instance_at,
+    run_range,
+    shards_of,
+    statuses,
+    summary,
 )
-single_run = dg.BackfillPolicy.single_run()
 
 SHARD_TABLES = ("event_logs", "asset_keys", "asset_event_tags", "asset_check_executions")
 
 
 # ---------------------------------------------------------------------------------------------
-# A small graph that reports events of every kind we have
-
-
-class NoValues(dg.IOManager):
-    """Assets here are events only."""
-
-    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Store nothing."""
-
-    def load_input(self, context: dg.InputContext) -> None:
-        """Load nothing."""
-
-
-# A code version, for Dagster takes the run's id for it otherwise and data versions would differ.
-@dg.asset(
-    partitions_def=day_ticker,
-    backfill_policy=single_run,
-    code_version="1",
-    check_specs=[dg.AssetCheckSpec("priced", asset="bars")],
-)
-def bars(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    context.log.info("a line that is no event")
-    for day in DAYS:
-        context.log_event(
-            dg.AssetObservation(
-                "bars",
-                partition=dg.MultiPartitionKey({"day": day, "ticker": "AAA"}),
-                metadata={"seen": 1},
-                tags={"dagster/data_version": day},
-            )
-        )
-    return dg.MaterializeResult(
-        metadata={"rows": 12, "note": "«rows»"},
-        check_results=[dg.AssetCheckResult(check_name="priced", passed=True)],
-    )
-
-
-@dg.asset(partitions_def=day_ticker, backfill_policy=single_run, code_version="1", deps=[bars])
-def features() -> None: ...
-
-
-@dg.asset_check(asset=features)
-def drifted() -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN)
-
-
-@dg.asset_check(asset=features, partitions_def=day_ticker)
-def finite() -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=True)
-
-
-@dg.asset(code_version="1")
-def summary() -> dg.MaterializeResult:
-    return dg.MaterializeResult(tags={"kind": "summary"})
-
-
-def _statuses(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str | None]:
-    found = instance.get_status_by_partition(key, day_ticker.get_partition_keys(), day_ticker)
-    return {name: status and status.value for name, status in (found or {}).items()}
-
-
-@dg.asset(partitions_def=day_ticker, backfill_policy=single_run, code_version="1", deps=[bars])
-def failing(context: dg.AssetExecutionContext) -> None:
-    context.log.info("statuses %s", _statuses(context.instance, context.asset_key))
-    raise ValueError("no forecast today")
-
-
-def _run(
-    instance: dg.DagsterInstance, *selection: Any, tags: dict[str, str] | None = RANGE
-) -> dg.ExecuteInProcessResult:
-    definitions = dg.Definitions(
-        assets=[one for one in selection if not isinstance(one, dg.AssetChecksDefinition)],
-        asset_checks=[one for one in selection if isinstance(one, dg.AssetChecksDefinition)],
-        resources={"io_manager": NoValues()},
-    )
-    return definitions.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=instance, tags=tags, raise_on_error=False
-    )
-
-
-# ---------------------------------------------------------------------------------------------
 # Instances and what they hold
-
-
-@pytest.fixture(autouse=True)
-def _no_batches_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    # set before deleted, so that what a test sets is undone as well
-    monkeypatch.setenv(BATCH_SIZE_VARIABLE, "0")
-    monkeypatch.delenv(BATCH_SIZE_VARIABLE)
-
-
-@contextmanager
-def _instance(home: Path, storage: type[SqliteEventLogStorage]) -> Iterator[dg.DagsterInstance]:
-    """Open an instance from a dagster.yaml in `home`, with batching on exactly if it is ours."""
-    home.mkdir(exist_ok=True)
-    (home / "dagster.yaml").write_text(
-        textwrap.dedent(f"""\
-            telemetry: {{enabled: false}}
-            event_log_storage:
-              module: {storage.__module__}
-              class: {storage.__name__}
-              config: {{base_dir: {_shards(home)}}}
-            """)
-    )
-    if storage is BatchedSqliteEventLogStorage:
-        enable_event_batching()
-    else:
-        os.environ.pop(BATCH_SIZE_VARIABLE, None)
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        assert type(instance.event_log_storage) is storage
-        yield instance
-
-
-def _shards(home: Path) -> Path:
-    return home / "history" / "runs"
 
 
 def _but_for_what_is_left_out(
@@ -262,7 +147,7 @@ def _normalised(text: str) -> str:
 def _comparable(home: Path, run_ids: Sequence[str]) -> dict[str, Any]:
     """Dump the home, its runs named by their order and what is random replaced."""
     names = {run_id: f"run {n}" for n, run_id in enumerate(run_ids)}
-    dump = {names.get(shard, shard): tables for shard, tables in _dump(_shards(home)).items()}
+    dump = {names.get(shard, shard): tables for shard, tables in _dump(shards_of(home)).items()}
     text = json.dumps(dump, ensure_ascii=False, indent=1, sort_keys=True).replace('\\"', '"')
     for run_id, name in names.items():
         text = text.replace(run_id, name)
@@ -276,7 +161,7 @@ def _both(
     """(rows, answers) under stock storage and under ours, of the same use of an instance."""
     seen = []
     for name, storage in (("stock", SqliteEventLogStorage), ("ours", BatchedSqliteEventLogStorage)):
-        with _instance(tmp_path / name, storage) as instance:
+        with instance_at(tmp_path / name, storage) as instance:
             run_ids, answers = use(instance)
         seen.append((_comparable(tmp_path / name, run_ids), _normalised(repr(answers))))
     return seen[0], seen[1]
@@ -323,7 +208,7 @@ def _answers(instance: dg.DagsterInstance, assets: Sequence[Any], checks: Sequen
             "observations": len(instance.fetch_observations(key, limit=99).records),
         }
         if asset.partitions_def:
-            answers[str(key)]["statuses"] = _statuses(instance, key)
+            answers[str(key)]["statuses"] = statuses(instance, key)
             cache = get_and_update_asset_status_cache_value(instance, key, day_ticker)
             assert cache
             answers[str(key)]["cache"] = [
@@ -350,9 +235,9 @@ def test_a_run_over_a_range_is_recorded_as_by_stock_storage(tmp_path: Path) -> N
 
     def twice(instance: dg.DagsterInstance) -> tuple[list[str], Any]:
         runs = [
-            _run(instance, bars, features, drifted, finite),
-            _run(instance, summary, tags=None),
-            _run(instance, bars, features, drifted, finite),
+            run_range(instance, bars, features, drifted, finite),
+            run_range(instance, summary, tags=None),
+            run_range(instance, bars, features, drifted, finite),
         ]
         assert all(run.success for run in runs)
         return [run.run_id for run in runs], _answers(instance, [bars, features, summary], checks)
@@ -366,9 +251,9 @@ def test_a_run_over_a_range_is_recorded_as_by_stock_storage(tmp_path: Path) -> N
 @pytest.mark.filterwarnings("ignore")
 def test_failed_and_unfinished_partitions_show_as_in_stock_storage(tmp_path: Path) -> None:
     def fail(instance: dg.DagsterInstance) -> tuple[list[str], Any]:
-        run = _run(instance, bars, failing)
+        run = run_range(instance, bars, failing)
         assert not run.success
-        assert set(_statuses(instance, failing.key).values()) == {"FAILED"}
+        assert set(statuses(instance, failing.key).values()) == {"FAILED"}
         messages = [entry.message for entry in instance.all_logs(run.run_id)]
         assert sum(message.count("IN_PROGRESS") for message in messages) == CELLS
         return [run.run_id], _answers(instance, [bars, failing], [])
@@ -386,8 +271,8 @@ def test_a_run_makes_batches_of_its_cells(tmp_path: Path, monkeypatch: pytest.Mo
         stored(self, events)
 
     monkeypatch.setattr(BatchedSqliteEventLogStorage, "store_event_batch", spy)
-    with _instance(tmp_path / "ours", BatchedSqliteEventLogStorage) as instance:
-        _run(instance, bars, features)
+    with instance_at(tmp_path / "ours", BatchedSqliteEventLogStorage) as instance:
+        run_range(instance, bars, features)
     # all planned events with bars' planned check, then each asset's materializations
     assert sizes == [2 * CELLS + 1, CELLS, CELLS], (
         "Dagster changed which events of a run it reports as a batch"
@@ -396,57 +281,6 @@ def test_a_run_makes_batches_of_its_cells(tmp_path: Path, monkeypatch: pytest.Mo
 
 # ---------------------------------------------------------------------------------------------
 # The oracle: the same events, byte for byte
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[EventLogEntry]:
-    """Events of every kind that the shards tell apart, of two runs and of none."""
-    home = tmp_path_factory.mktemp("recorded")
-    with _instance(home, SqliteEventLogStorage) as instance:
-        entries = []
-        for run in (_run(instance, bars, features, drifted, finite), _run(instance, bars, failing)):
-            entries += instance.all_logs(run.run_id)
-        for event in (
-            dg.AssetMaterialization("outside", partition="p", tags={"dagster/data_version": "7"}),
-            dg.AssetObservation("outside", metadata={"rows": 1}),
-            dg.AssetCheckEvaluation(asset_key=bars.key, check_name="priced", passed=False),
-            FreshnessStateChange(
-                key=bars.key,
-                new_state=FreshnessState.FAIL,
-                previous_state=FreshnessState.PASS,
-                state_change_timestamp=1.0,
-            ),
-        ):
-            instance.report_runless_asset_event(event)
-        entries += instance.all_logs("")
-    failure = DagsterEvent.build_asset_failed_to_materialize_event(
-        job_name="job",
-        step_key="bars",
-        asset_materialization_failure=AssetMaterializationFailure(
-            asset_key=dg.AssetKey("never"),
-            partition="p",
-            tags={"dagster/data_version": "7"},
-            failure_type=AssetMaterializationFailureType.FAILED,
-            reason=AssetMaterializationFailureReason.FAILED_TO_MATERIALIZE,
-        ),
-    )
-    entries.append(_entry(failure, run_id=entries[0].run_id))
-    kinds = {entry.dagster_event_type for entry in entries}
-    assert kinds > {*ASSET_EVENTS, *ASSET_CHECK_EVENTS, DagsterEventType.RUN_FAILURE, None}
-    return entries
-
-
-def _entry(event: DagsterEvent, run_id: str) -> EventLogEntry:
-    return EventLogEntry(
-        error_info=None,
-        level=logging.DEBUG,
-        user_message="",
-        run_id=run_id,
-        timestamp=1_700_000_000.25,
-        job_name=event.job_name,
-        step_key=event.step_key,
-        dagster_event=event,
-    )
 
 
 def _stock_dump(base_dir: Path, entries: Sequence[EventLogEntry]) -> dict[str, Any]:
@@ -511,10 +345,10 @@ def test_each_storage_reads_and_continues_what_the_other_wrote(
 @pytest.mark.filterwarnings("ignore")
 def test_an_instance_written_by_ours_opens_with_stock_storage(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with _instance(home, BatchedSqliteEventLogStorage) as instance:
-        run = _run(instance, bars, failing)
+    with instance_at(home, BatchedSqliteEventLogStorage) as instance:
+        run = run_range(instance, bars, failing)
         ours = _answers(instance, [bars, failing], [dg.AssetCheckKey(bars.key, "priced")])
-    with _instance(home, SqliteEventLogStorage) as instance:
+    with instance_at(home, SqliteEventLogStorage) as instance:
         stock = _answers(instance, [bars, failing], [dg.AssetCheckKey(bars.key, "priced")])
         assert instance.all_logs(run.run_id, of_type=DagsterEventType.RUN_FAILURE)
     assert stock == ours
@@ -532,7 +366,7 @@ def test_a_check_of_more_partitions_than_a_statement_takes_is_planned(tmp_path: 
         ),
     )
     storage = BatchedSqliteEventLogStorage(str(tmp_path))
-    storage.store_event_batch([_entry(planned, "run"), _entry(planned, "other run")])
+    storage.store_event_batch([entry_of(planned, "run"), entry_of(planned, "other run")])
     rows = _dump(tmp_path)["index"]["asset_check_executions"]
     assert sorted(row["partition"] for row in rows if row["run_id"] == "run") == keys
     history = storage.get_asset_check_execution_history(
@@ -574,7 +408,7 @@ def test_a_run_of_more_events_than_a_statement_takes_is_deleted(tmp_path: Path) 
             step_key="bars",
             event_specific_data=StepMaterializationData(cell, []),
         )
-        return _entry(event, run_id)
+        return entry_of(event, run_id)
 
     storage = BatchedSqliteEventLogStorage(str(tmp_path))
     for run_id in ("run", "other run"):
@@ -663,11 +497,11 @@ def test_events_of_a_failed_batch_are_stored_once(
         failed.append(len(rows))
         raise OSError("disk full")
 
-    with _instance(tmp_path / "stock", SqliteEventLogStorage) as instance:
-        stock = _comparable(tmp_path / "stock", [_run(instance, features).run_id])
-    with _instance(tmp_path / "ours", BatchedSqliteEventLogStorage) as instance:
+    with instance_at(tmp_path / "stock", SqliteEventLogStorage) as instance:
+        stock = _comparable(tmp_path / "stock", [run_range(instance, features).run_id])
+    with instance_at(tmp_path / "ours", BatchedSqliteEventLogStorage) as instance:
         monkeypatch.setattr(event_log, "_insert_in_index", fail_in_the_index)
-        ours = _comparable(tmp_path / "ours", [_run(instance, features).run_id])
+        ours = _comparable(tmp_path / "ours", [run_range(instance, features).run_id])
     assert failed == [CELLS, CELLS]
     assert "Falling back" in capsys.readouterr().err
     assert ours == stock
@@ -757,7 +591,7 @@ def test_enabling_batches_leaves_a_value_that_is_set(monkeypatch: pytest.MonkeyP
 def test_dagster_makes_batches_by_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _instance(tmp_path, SqliteEventLogStorage) as instance:
+    with instance_at(tmp_path, SqliteEventLogStorage) as instance:
         for value, expected in ((None, False), ("0", False), ("5", True)):
             if value is None:
                 monkeypatch.delenv(BATCH_SIZE_VARIABLE, raising=False)

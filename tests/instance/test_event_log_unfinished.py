@@ -6,8 +6,10 @@ is in test_event_log_killed.py.
 
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -159,6 +161,31 @@ def test_a_signed_batch_is_copied_however_old(
     assert _announced(tmp_path) == []
 
 
+def test_of_two_who_open_at_once_one_copies_a_batch_and_the_other_has_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _kill(tmp_path, _batch(0), signed=True)
+    announced = unfinished_batches.announced
+    both_have_read = threading.Barrier(2, timeout=30)
+    readers: set[int] = set()
+
+    def read_then_wait_once(index: Connection) -> list[unfinished_batches.Announcement]:
+        found = announced(index)
+        if threading.get_ident() not in readers:
+            readers.add(threading.get_ident())
+            both_have_read.wait()
+        return found
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as processes:
+        patch.setattr(unfinished_batches, "announced", read_then_wait_once)
+        opening = [processes.submit(_open, tmp_path) for _ in range(2)]
+        for one in opening:
+            one.result()
+    assert not caplog.records
+    assert _in_index(tmp_path) == _cells(0)
+    assert _announced(tmp_path) == []
+
+
 def test_a_shard_that_was_removed_is_not_made_anew(tmp_path: Path) -> None:
     _kill(tmp_path, _batch(0), signed=True)
     for file in tmp_path.glob(f"{RUN}.db*"):
@@ -203,6 +230,22 @@ def test_a_batch_that_failed_is_no_longer_announced(
     with pytest.raises(OSError, match="disk full"):
         storage.store_event_batch(_batch(0))
     assert _announced(tmp_path) == []
+
+
+def test_only_ones_own_batch_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = _open(tmp_path)
+    _kill(tmp_path, _batch(0), signed=True)
+    (others,) = _announced(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "_store_in_runs", _then_fail(storage._store_in_runs))
+        with pytest.raises(OSError, match="disk full"):
+            storage.store_event_batch(_batch(1))
+    assert not caplog.records
+    assert _announced(tmp_path) == [others]
+    _open(tmp_path)
+    assert _in_run(tmp_path) == _in_index(tmp_path) == _cells(0)
 
 
 def test_a_batch_that_the_index_has_is_not_taken_back(
@@ -276,6 +319,99 @@ def test_a_kill_while_a_batch_is_taken_back_leaves_it_in_no_shard(
     _open(tmp_path)
     assert _in_run(tmp_path) == _in_index(tmp_path) == _cells(1)
     assert _announced(tmp_path) == []
+
+
+# ---------------------------------------------------------------------------------------------
+# A batch of several runs: one commit each
+
+
+def _refuse_the_commit_of(run_id: str, storage: BatchedSqliteEventLogStorage) -> Any:
+    """What connects to the shards as `storage` does, but for the first commit of this run's."""
+    connect = storage.run_connection
+    refusals = iter([OSError("disk full")])
+
+    @contextmanager
+    def connection(to: str) -> Iterator[Connection]:
+        with connect(to) as shard:
+            yield shard
+            if to == run_id:
+                for refusal in refusals:
+                    raise refusal
+
+    return connection
+
+
+def test_a_batch_of_two_runs_is_finished_in_both(tmp_path: Path) -> None:
+    storage = _open(tmp_path)
+    storage.store_event_batch([*_batch(0), *_batch(1, OTHER_RUN)])
+    assert _announced(tmp_path) == []
+    assert (_in_run(tmp_path), _in_run(tmp_path, OTHER_RUN)) == (_cells(0), _cells(1))
+    assert _in_index(tmp_path) == _cells(0, 1)
+
+
+@pytest.mark.parametrize("refused", [RUN, OTHER_RUN])
+def test_a_batch_that_one_of_its_runs_refuses_is_in_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    storage = _open(tmp_path)
+    monkeypatch.setattr(storage, "run_connection", _refuse_the_commit_of(refused, storage))
+    with pytest.raises(OSError, match="disk full"):
+        storage.store_event_batch([*_batch(0), *_batch(1, OTHER_RUN)])
+    assert (_in_run(tmp_path), _in_run(tmp_path, OTHER_RUN), _in_index(tmp_path)) == ([], [], [])
+    assert _announced(tmp_path) == []
+
+
+def test_a_batch_that_one_of_its_runs_lacks_does_not_count_as_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster must hear of it, though the other run cannot be rid of its part: none is lost."""
+    storage = _open(tmp_path)
+    monkeypatch.setattr(storage, "run_connection", _refuse_the_commit_of(RUN, storage))
+    monkeypatch.setattr(unfinished_batches, "remove", _fail)
+    with pytest.raises(OSError, match="disk full"):
+        storage.store_event_batch([*_batch(0), *_batch(1, OTHER_RUN)])
+    assert (_in_run(tmp_path), _in_run(tmp_path, OTHER_RUN)) == ([], _cells(1))
+
+
+# ---------------------------------------------------------------------------------------------
+# Threads that share a storage
+
+
+def test_an_event_of_another_thread_stays_where_the_open_batch_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in its run's shard when the batch begins, and has the index yet to write."""
+    storage = _open(tmp_path)
+    (event, *_) = _batch(1, OTHER_RUN)
+    transaction = storage.index_transaction
+    in_its_run, batch_is_open, in_index = (threading.Event() for _ in range(3))
+
+    @contextmanager
+    def once_the_batch_is_open() -> Iterator[Connection]:
+        in_its_run.set()
+        assert batch_is_open.wait(30)
+        with transaction() as index:
+            yield index
+
+    def fail_when_the_other_had_its_chance(*_: Any) -> None:
+        batch_is_open.set()
+        in_index.wait(0.5)  # it is to wait for the end of the batch
+        _fail()
+
+    def store_event() -> None:
+        storage.store_event(event)
+        in_index.set()
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as other_thread:
+        patch.setattr(storage, "index_transaction", once_the_batch_is_open)
+        patch.setattr(storage, "_mirror", fail_when_the_other_had_its_chance)
+        storing = other_thread.submit(store_event)
+        assert in_its_run.wait(30)
+        with pytest.raises(OSError, match="disk full"):
+            storage.store_event_batch(_batch(0))
+        storing.result()
+    assert (_in_run(tmp_path), _in_run(tmp_path, OTHER_RUN)) == ([], _cells(1)[:1])
+    assert _in_index(tmp_path) == _cells(1)[:1]
 
 
 # ---------------------------------------------------------------------------------------------
