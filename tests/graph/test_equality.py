@@ -22,7 +22,7 @@ from stock_assets.assets.common import GROUPS
 from stock_assets.forecasting import forecasts
 from stock_assets.lake.schemas import TABLES
 from stock_assets.launch import open_instance, prepare_home
-from stock_assets.partitions import cell_key
+from stock_assets.partitions import Grid, cell_key
 
 from .conftest import FIRST, LAST, TICKERS, Market, assert_same, days_of, make_market
 
