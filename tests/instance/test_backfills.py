@@ -8,7 +8,7 @@ import logging
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
@@ -244,7 +244,7 @@ def submitted_of(backfill: PartitionBackfill) -> tuple[int, list[str]]:
             assert len(chunk) <= job_backfill.CHECKPOINT_COUNT
             assert chunk or not more
             runs += chunk
-            backfill = cast("PartitionBackfill", backfill.with_partition_checkpoint(checkpoint))
+            backfill = backfill.with_partition_checkpoint(checkpoint)
     return len(runs), [
         key
         for run in runs

@@ -166,7 +166,7 @@ def test_of_two_who_open_at_once_one_copies_a_batch_and_the_other_has_nothing_to
 ) -> None:
     _kill(tmp_path, _batch(0), signed=True)
     announced = unfinished_batches.announced
-    both_have_read = threading.Barrier(2, timeout=30)
+    both_have_read = threading.Barrier(2, timeout=120)
     readers: set[int] = set()
 
     def read_then_wait_once(index: Connection) -> list[unfinished_batches.Announcement]:
@@ -389,7 +389,7 @@ def test_an_event_of_another_thread_stays_where_the_open_batch_fails(
     @contextmanager
     def once_the_batch_is_open() -> Iterator[Connection]:
         in_its_run.set()
-        assert batch_is_open.wait(30)
+        assert batch_is_open.wait(120)
         with transaction() as index:
             yield index
 
@@ -406,7 +406,7 @@ def test_an_event_of_another_thread_stays_where_the_open_batch_fails(
         patch.setattr(storage, "index_transaction", once_the_batch_is_open)
         patch.setattr(storage, "_mirror", fail_when_the_other_had_its_chance)
         storing = other_thread.submit(store_event)
-        assert in_its_run.wait(30)
+        assert in_its_run.wait(120)
         with pytest.raises(OSError, match="disk full"):
             storage.store_event_batch(_batch(0))
         storing.result()
