@@ -1,7 +1,7 @@
-"""What everybody tries first: a linear regression and a random forest, on the model's own inputs.
+"""What everybody tries first: a ridge regression and a random forest, on the model's own inputs.
 
-Both learn what the model learns, the log ratio of the next week's variance to the EWMA's, so that
-the comparison is of learners and nothing else.
+Both learn one of the model's targets, the log ratio of the next week's variance to the EWMA's, so
+that the comparison is of learners and targets and nothing else.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class LearnedMethod:
 
 LINEAR = LearnedMethod(
     "linear",
-    "linear regression of the log variance, empirical quantiles",
+    "ridge regression of the log variance, empirical quantiles",
     lambda inputs, target: LinearLearner.fit(inputs, target, RIDGE_PENALTY),
 )
 RANDOM_FOREST = LearnedMethod(
