@@ -14,6 +14,7 @@ from stock_assets.drift.distances import DRIFT_FEATURES, distances, first_needed
 from stock_assets.drift.verdict import drifted_shares
 from stock_assets.errors import LakeError, SliceError
 from stock_assets.forecasting.backtest import PRODUCT, History, data_start, outcome_end
+from stock_assets.forecasting.decision import forced_days
 from stock_assets.forecasting.labels import LABEL_SESSIONS
 from stock_assets.forecasting.scoring import MIN_TEST_DAYS
 from stock_assets.lake.store import Lake
@@ -54,7 +55,8 @@ def load_history(
         shares = _drift_shares(connection, settings, features, first, last) if drift else {}
         models = latest_before(connection, "models", first)
         orders = rows(connection, "orders", None, dt.date.max)
-        return History(features, bars, shares, models, orders)
+        forced = forced_days(rows(connection, "models", first, last))
+        return History(features, bars, shares, models, orders, forced)
 
 
 def newest_day(settings: Settings) -> dt.date:

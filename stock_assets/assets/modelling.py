@@ -20,7 +20,7 @@ from stock_assets.automation.conditions import FOLLOW_THE_MODEL, RETRAIN_WHEN_DR
 from stock_assets.calendars import get_calendar
 from stock_assets.drift.verdict import universe_verdict
 from stock_assets.forecasting.baseline import BASELINE, lookback_start
-from stock_assets.forecasting.decision import decide
+from stock_assets.forecasting.decision import decide, forced_days
 from stock_assets.forecasting.fan import fan_picture
 from stock_assets.forecasting.forecasts import LakeVersions, make_forecasts
 from stock_assets.forecasting.registry import Registry
@@ -77,6 +77,9 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
                 )
 
             verdicts = universe_verdict(rows(connection, "drift", days[0], days[-1]), settings)
+            forced = forced_days(rows(connection, "models", days[0], days[-1]))
+            if FORCE_TAG in context.run.tags:
+                forced.add(days[-1])
             result = decide(
                 _cells(settings, grid, area),
                 _known_models(connection, days),
@@ -85,7 +88,7 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
                 registry,
                 settings,
                 orders=_orders(connection),
-                forced=[days[-1]] if FORCE_TAG in context.run.tags else [],
+                forced=forced,
                 lake_versions=versions_of(connection),
             )
         written = lake.write(context, "models", result.rows, area)

@@ -24,7 +24,7 @@ from stock_assets.forecasting.registry import Registered, Registry, TrainingReco
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from stock_assets.forecasting.forecaster import Method
     from stock_assets.forecasting.model import VolatilityModel
@@ -56,6 +56,8 @@ class History:
     """Each ticker's latest row of `Models` before the first day: what was in force then."""
     orders: pl.DataFrame | None = None
     """All rows of `Orders`: what people had put in force is history too."""
+    forced: Collection[dt.date] = ()
+    """Days on which somebody had a training tried."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def replay_product(  # noqa: PLR0913
             registry,
             settings,
             orders=history.orders,
+            forced=history.forced,
         )
         decided.append(found.rows)
         known = pl.concat([known, found.rows]).filter(

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     LoadTrainingData = Callable[[dt.date, dt.date], tuple[pl.DataFrame, pl.DataFrame]]
     """(first day, last day) -> features and bars of all tickers the lake holds."""
 
+_FORCED = "forced"
+
 CHAMPION_ALIAS, CHALLENGER_ALIAS = "champion", "challenger"
 
 
@@ -124,6 +126,7 @@ def decide(  # noqa: PLR0913, PLR0917
 
     Nothing dated later than a day reaches its decision; a training looks at labels that ended
     before the day, so that it is the same before and after another exchange's close that evening.
+    A day once forced stays so in later replays, if `forced_days` of its old rows are handed in.
     """
     trainer = _Trainer(training_data, registry, settings, lake_versions or {}, _last_day(cells))
     others = known.join(cells, on=["day", "ticker"], how="anti")
@@ -142,6 +145,11 @@ def decide(  # noqa: PLR0913, PLR0917
         .sort("day", "ticker"),
         tuple(trainer.attempts),
     )
+
+
+def forced_days(models: pl.DataFrame) -> set[dt.date]:
+    """Days on which, as rows of `Models` say, somebody had a training tried."""
+    return set(models.filter(pl.col("reason").str.contains(rf"(^|; ){_FORCED}[:,]"))["day"])
 
 
 def training_due(  # noqa: PLR0913
@@ -264,7 +272,7 @@ class _Walk:
         lost = ""
         if state.model in self.unfit:
             lost, state = f"{self._unfit(state)}; ", InForce()
-        why = "forced" if forced else _trigger(day, state, drift_share, self.settings)
+        why = _FORCED if forced else _trigger(day, state, drift_share, self.settings)
         if why is None:
             return self._kept(state, self._waiting(day, state))
         why = lost + why

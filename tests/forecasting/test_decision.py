@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from stock_assets.errors import ModelError
 from stock_assets.forecasting import decision, gate
-from stock_assets.forecasting.decision import DecisionResult, decide, training_due
+from stock_assets.forecasting.decision import DecisionResult, decide, forced_days, training_due
 from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.in_force import models_in_force
 from stock_assets.forecasting.labels import labels, returns_ahead
@@ -157,6 +157,14 @@ def test_force_trains_on_its_day(run, days) -> None:
     tried = decisions(run(days[:10], forced=[days[3]]).rows)
     assert list(tried) == [days[0], days[3]]
     assert tried[days[3]][1].startswith("forced")
+
+
+def test_a_forced_training_is_known_by_its_rows_and_tried_again_in_a_replay(run, days) -> None:
+    first = run(days[:10], forced=[days[3]])
+    assert forced_days(first.rows) == {days[3]}
+    again = run(days[:10], forced=forced_days(first.rows))
+    assert again.rows.equals(first.rows)
+    assert forced_days(run(days[:10]).rows) == set()
 
 
 def test_too_few_rows_leave_the_baseline_in_force_and_say_so(run, sessions, make_settings) -> None:

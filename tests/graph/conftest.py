@@ -64,7 +64,9 @@ class Market:
             check=False,
         )
 
-    def run(self, first: dt.date, last: dt.date, *assets: str) -> None:
+    def run(
+        self, first: dt.date, last: dt.date, *assets: str, tags: dict[str, str] | None = None
+    ) -> None:
         """Materialize the whole universe from `first` to `last` in this process."""
         grid = Grid.of(self.settings)
         area = grid.slice(first, last, self.settings.tickers)
@@ -72,9 +74,8 @@ class Market:
         with mock.patch.dict(os.environ):
             prepare_home(self.settings, self.settings_file)
             with open_instance() as instance:
-                outcome = run_slice(
-                    build_definitions(self.settings), instance, grid, area, assets=assets
-                )
+                definitions = build_definitions(self.settings)
+                outcome = run_slice(definitions, instance, grid, area, assets=assets, tags=tags)
         assert outcome.success, outcome.errors
 
     def tables(self, last: dt.date = dt.date.max) -> dict[str, pl.DataFrame]:

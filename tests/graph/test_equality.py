@@ -19,6 +19,7 @@ import pytest
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from stock_assets.assets.common import GROUPS
+from stock_assets.assets.modelling import FORCE_TAG
 from stock_assets.forecasting import forecasts
 from stock_assets.lake.schemas import TABLES
 from stock_assets.launch import open_instance, prepare_home
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("graph")]
 
 CUT = dt.date(2025, 6, 5)
+UPSTREAM_OF_MODEL = ("candles", "quarantine", "bars", "features", "drift")
 
 
 def test_the_market_exercises_what_the_proofs_are_about(
@@ -133,6 +135,22 @@ def test_a_planted_leak_is_caught_by_cutting(
     cut.run(FIRST, CUT)
     with pytest.raises(AssertionError, match="forecasts differs"):
         assert_same(whole.tables(last=CUT), cut.tables())
+
+
+def test_a_forced_training_is_part_of_what_a_rerun_gives(
+    tmp_path: Path, market_rows: pl.DataFrame
+) -> None:
+    market = make_market(tmp_path / "forced", market_rows)
+    market.run(FIRST, LAST, *UPSTREAM_OF_MODEL, "model")
+    carried = market.tables()["models"]
+    day = dt.date(2025, 6, 5)
+    assert set(carried.filter(day=day)["decision"]) == {"carried"}
+    market.run(day, day, "model", tags={FORCE_TAG: "1"})
+    market.run(day + dt.timedelta(1), LAST, "model")
+    forced = market.tables()["models"]
+    assert forced.filter(day=day)["reason"].str.starts_with("forced: ").all()
+    market.run(FIRST, LAST, "model")
+    assert market.tables()["models"].equals(forced, null_equal=True)
 
 
 def test_killed_after_any_commit_a_rerun_completes(
