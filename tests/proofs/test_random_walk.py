@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from sklearn.neighbors import KNeighborsRegressor
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("random_walk")]
 
 MOST_PINBALL_SKILL = 0.9
 """In %, on a year of a random walk. An honest model has a little over an EWMA, which is noisy."""
@@ -43,7 +43,7 @@ LEAST_COVERAGE = 0.883
 """Of its 90 % interval."""
 
 FIRST_DAYS = 40
-WALKS = 100
+WALKS = 200
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])
@@ -94,7 +94,7 @@ def said_of(seed: int, links: Links = HONEST) -> tuple[set[str], str]:
 
 @pytest.fixture
 def five_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They make no median: a hundred walks cost a minute so."""
+    """They make no median: two hundred walks cost two minutes so."""
     monkeypatch.setitem(PARAMETERS, "iterations", 5)
     monkeypatch.setitem(PARAMETERS, "learning_rate", 0.5)
 
