@@ -156,10 +156,16 @@ def transform(plain: Plain, queries: Path) -> None:
             ).to_arrow(),
             "run.sessions": pl.DataFrame(
                 [
-                    (calendar.name, day, number)
+                    (calendar.name, day, number, *(calendar.days_ahead(day, n) for n in (1, 5)))
                     for number, day in enumerate(calendar.between(dt.date.min, plain.last))
                 ],
-                schema={"exchange": pl.String, "day": pl.Date, "session": pl.Int32},
+                schema={
+                    "exchange": pl.String,
+                    "day": pl.Date,
+                    "session": pl.Int32,
+                    "days_ahead_1": pl.Int32,
+                    "days_ahead_5": pl.Int32,
+                },
                 orient="row",
             ).to_arrow(),
             "run.splits": pl.DataFrame(
