@@ -4,6 +4,7 @@ Prints Markdown to stdout, news to stderr. Everything is run as a user runs it, 
 in a folder; targets are told beside the figures, and nothing fails when one is missed. A part is a
 module with `measure(scale, folder, results)` and `report(found)`:
 
+    imports    part_imports     what a process pays before it works
     event-log  part_event_log   Dagster's event log beside ours (the run: event_log.py)
     graph      part_chain       the chain from empty beside a plain script (plain.py)
     next-day   part_next_day    the next day behind histories of several lengths (history.py)
@@ -29,6 +30,7 @@ import part_backfill
 import part_chain
 import part_event_log
 import part_growth
+import part_imports
 import part_next_day
 import part_pages
 import part_targets
@@ -36,6 +38,7 @@ from results import Results
 from scales import FULL, QUICK
 
 PARTS = {
+    "imports": part_imports,
     "event-log": part_event_log,
     "graph": part_chain,
     "next-day": part_next_day,

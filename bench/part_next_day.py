@@ -100,8 +100,27 @@ def report(found: Found) -> str:
         f"are those of the recent run moved back by whole years; and the event log, {log}. "
         f"Medians of {len(base)}, turn by turn.",
         "Start-up only is the same command on a lake of one ticker with 500 days: the same imports,"
-        " definitions, dbt, Evidently page, model loaded, checks, and one cell an asset.",
+        " definitions, dbt, Evidently page, model loaded, checks, and one cell an asset. Where its "
+        "time goes, and where that of the longest history does:",
+        _steps(turns(found, _START_UP), turns(found, names[-1])),
     )  # fmt: skip
+
+
+def _steps(start_up: Sequence[dict[str, Any]], longest: Sequence[dict[str, Any]]) -> str:
+    """Wall and CPU of each step that ran, medians; empty while one of both is missing."""
+    if not (start_up and longest):
+        return ""
+    rows = []
+    for name, cost in start_up[0]["steps"].items():
+        if cost["wall"]:
+            figures = [
+                seconds(middle([turn["steps"][name][what] for turn in both]))
+                for both in (start_up, longest)
+                for what in ("wall", "cpu")
+            ]
+            rows.append((name, *figures))
+    head = ["step", "start-up: wall s", "CPU s", "longest history: wall s", "CPU s"]
+    return markdown_table(head, rows)
 
 
 def _figures(own: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]]) -> list[str]:

@@ -11,17 +11,43 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import os
-import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from stock_assets.calendars import WEEKDAYS, get_calendar
 from stock_assets.errors import SettingsError
 from stock_assets.slices import CELLS_PER_RUN
+from stock_assets.source_settings import (
+    BUILT_IN_SOURCES,
+    OWN_CALENDARS,
+    ApiSettings,
+    CbrSettings,
+    FilesSettings,
+    Instrument,
+    MoexSettings,
+    Section,
+    SimulatedSettings,
+    SourceSettings,
+    TInvestSettings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "ApiSettings",
+    "CbrSettings",
+    "FilesSettings",
+    "Instrument",
+    "MoexSettings",
+    "Settings",
+    "SimulatedSettings",
+    "TInvestSettings",
+    "load_settings",
+]
 
 SETTINGS_VARIABLE = "STOCK_ASSETS_SETTINGS"
 """Environment variable with the path of the settings file, for processes Dagster starts."""
@@ -31,16 +57,8 @@ _PREFIX = "STOCK_ASSETS_"
 SAMPLE_SETTINGS = Path(__file__).with_name("sample_market.toml")
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 
-_TICKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=^&-]{0,31}")
 
-Interval = Literal["1m", "2m", "5m", "10m", "15m", "30m", "1h", "4h", "1d"]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LakeSettings(_Section):
+class LakeSettings(Section):
     """Where everything that the product writes lives."""
 
     path: Path = Path("data")
@@ -50,97 +68,19 @@ class LakeSettings(_Section):
     """CSV with ticker,date,before,after, or a folder of such files named by ticker."""
 
 
-class PartitionSettings(_Section):
+class PartitionSettings(Section):
     """The days that are partitions."""
 
-    first_day: dt.date
-    """First day of the partitions: its cell carries all earlier history as well."""
+    first_day: dt.date = dt.date(2025, 1, 3)
+    """First day of the partitions: its cell carries all earlier history as well.
+
+    A fixed day also when it is left out: partitions must not change by themselves."""
 
     cells_per_run: int = Field(default=CELLS_PER_RUN, ge=1)
     """Days x tickers above which a run is cut along its days (docs/adr/0008 says why here)."""
 
 
-class Instrument(_Section):
-    """One ticker: where its candles come from and which calendar it trades by."""
-
-    ticker: str
-    source: str
-    exchange: str = WEEKDAYS
-    currency: str = ""
-
-    @field_validator("ticker")
-    @classmethod
-    def _plain_ticker(cls, value: str) -> str:
-        if not _TICKER.fullmatch(value):
-            message = (
-                f"ticker {value!r} may hold letters, digits and . _ = ^ & - only, starting with "
-                "a letter or digit, at most 32 characters"
-            )
-            raise ValueError(message)
-        return value
-
-    @field_validator("exchange")
-    @classmethod
-    def _known_exchange(cls, value: str) -> str:
-        try:
-            get_calendar(value)
-        except SettingsError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-
-class SimulatedSettings(_Section):
-    """A deterministic market for demos and tests (sources/simulated.py says what it has)."""
-
-    kind: Literal["simulated"]
-    seed: int = 7
-    begin: dt.date = dt.date(2022, 1, 3)
-    """First day of the market."""
-    regime_change: dt.date | None = None
-    """From this day on volatility is multiplied and the market's mood changes."""
-    regime_volatility: float = Field(default=2.5, gt=0)
-    interval: Literal["1h", "1d"] = "1h"
-
-
-class FilesSettings(_Section):
-    """CSV or Parquet files: one a ticker (the file's name), or one with a ticker column."""
-
-    kind: Literal["files"]
-    path: Path
-    """A file, or a folder whose .csv, .txt, .csv.gz and .parquet files are read."""
-    interval: Interval | None = None
-    """What one row is; guessed from the smallest usual distance when left out."""
-    timezone: str = "UTC"
-    """The zone of timestamps that carry none."""
-    columns: dict[str, str] = Field(default_factory=dict)
-    """Our name -> the file's: ticker, timestamp, date, time, open, high, low, close, volume."""
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        from zoneinfo import ZoneInfo  # noqa: PLC0415
-
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError):
-            message = f"unknown timezone {value!r}; use an IANA name such as 'Europe/Moscow' or UTC"
-            raise ValueError(message) from None
-        return value
-
-    @field_validator("columns")
-    @classmethod
-    def _known_columns(cls, value: dict[str, str]) -> dict[str, str]:
-        names = {"ticker", "timestamp", "date", "time", "open", "high", "low", "close", "volume"}
-        if unknown := set(value) - names:
-            message = f"unknown column name(s) {sorted(unknown)}; ours are {sorted(names)}"
-            raise ValueError(message)
-        return value
-
-
-SourceSettings = Annotated[SimulatedSettings | FilesSettings, Field(discriminator="kind")]
-
-
-class ForecastSettings(_Section):
+class ForecastSettings(Section):
     """What is forecast, and when the model trains."""
 
     horizons: tuple[int, ...] = (1, 2, 3, 4, 5)
@@ -162,7 +102,7 @@ class ForecastSettings(_Section):
         return value
 
 
-class DriftSettings(_Section):
+class DriftSettings(Section):
     """When the universe counts as moved.
 
     The defaults, measured day by day on 50 Moscow stocks 2014-2026: 6 % of months hold an alarm
@@ -180,7 +120,7 @@ class DriftSettings(_Section):
     """Share of drifted (ticker, feature) pairs from which the universe has moved."""
 
 
-class ScoreSettings(_Section):
+class ScoreSettings(Section):
     """When live forecasts have left their band, for each exchange by itself.
 
     The defaults, measured on simulated markets of calibrated forecasts (1 to 200 tickers, the
@@ -196,7 +136,7 @@ class ScoreSettings(_Section):
     """Chance from which on more than luck is needed: lower is more patient."""
 
 
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """The UI that `stock-assets dev` starts, on this machine only."""
 
     host: str = "127.0.0.1"
@@ -213,9 +153,10 @@ class Settings(BaseSettings):
     )
 
     lake: LakeSettings = LakeSettings()
-    partitions: PartitionSettings
+    partitions: PartitionSettings = PartitionSettings()
     universe: tuple[Instrument, ...] = Field(min_length=1)
-    sources: dict[str, SourceSettings] = Field(min_length=1)
+    sources: dict[str, SourceSettings] = Field(default_factory=dict)
+    """By name. The built-in ones (moex, tinvest, cbr) need no entry: their defaults suffice."""
     forecast: ForecastSettings = ForecastSettings()
     drift: DriftSettings = DriftSettings()
     scores: ScoreSettings = ScoreSettings()
@@ -251,6 +192,12 @@ class Settings(BaseSettings):
                 entries.append(entry)
         return entries
 
+    @field_validator("sources", mode="after")
+    @classmethod
+    def _with_built_in(cls, value: dict[str, SourceSettings]) -> dict[str, SourceSettings]:
+        """The user's own entry of that name wins, whatever its kind."""
+        return {**BUILT_IN_SOURCES, **value}
+
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         seen: set[str] = set()
@@ -266,8 +213,16 @@ class Settings(BaseSettings):
                     f"{sorted(self.sources)}"
                 )
                 raise ValueError(message)
+        named = {item.source for item in self.universe}
+        used = {
+            name: source
+            for name, source in self.sources.items()
+            if name in named or source is not BUILT_IN_SOURCES.get(name)
+        }
+        object.__setattr__(self, "sources", used)
         # Tickers of one exchange stand together: one exchange is then one range of partitions.
-        ordered = tuple(sorted(self.universe, key=lambda item: (item.exchange, item.ticker)))
+        placed = [_placed(item, used[item.source]) for item in self.universe]
+        ordered = tuple(sorted(placed, key=lambda item: (item.exchange, item.ticker)))
         object.__setattr__(self, "universe", ordered)
         return self
 
@@ -313,9 +268,33 @@ class Settings(BaseSettings):
         return self.lake.path / "dagster"
 
     @property
+    def fetched_dir(self) -> Path:
+        """Answers of APIs on their way to the lake, and what is left of the hosts' limits."""
+        return self.lake.path / "fetched"
+
+    @property
+    def raw_dir(self) -> Path:
+        """Answers of APIs that are kept, where a source says so."""
+        return self.lake.path / "raw"
+
+    @property
     def inbox_dir(self) -> Path:
         """Where dropped files are picked up."""
         return self.lake.path / "inbox"
+
+
+def _placed(instrument: Instrument, source: SourceSettings) -> Instrument:
+    """The instrument with its source's exchange and currency, where it says none itself."""
+    if source.kind not in OWN_CALENDARS:
+        return instrument
+    exchange, currency = OWN_CALENDARS[source.kind]
+    said = instrument.model_fields_set
+    return instrument.model_copy(
+        update={
+            "exchange": instrument.exchange if "exchange" in said else exchange,
+            "currency": instrument.currency if "currency" in said else currency,
+        }
+    )
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -405,10 +384,13 @@ def _anchored(settings: Settings, base: Path) -> Settings:
             "splits": absolute(settings.lake.splits) if settings.lake.splits else None,
         }
     )
-    sources = {
-        name: source.model_copy(update={"path": absolute(source.path)})
-        if isinstance(source, FilesSettings)
-        else source
-        for name, source in settings.sources.items()
-    }
+    sources = {name: _anchored_source(item, absolute) for name, item in settings.sources.items()}
     return settings.model_copy(update={"lake": lake, "sources": sources})
+
+
+def _anchored_source(source: SourceSettings, absolute: Callable[[Path], Path]) -> SourceSettings:
+    if isinstance(source, FilesSettings):
+        return source.model_copy(update={"path": absolute(source.path)})
+    if isinstance(source, TInvestSettings) and source.ca_bundle is not None:
+        return source.model_copy(update={"ca_bundle": absolute(source.ca_bundle)})
+    return source

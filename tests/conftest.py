@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# The fake servers of market-data APIs: plain modules, which tests and programs of tests import.
+sys.path.append(str(REPOSITORY / "tests" / "servers"))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,14 @@ import stock_assets
 PACKAGE = Path(stock_assets.__file__).resolve().parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PURE = ("sources", "lake", "forecasting", "drift")
-PURE_MODULES = ("settings.py", "calendars.py", "calendar_files.py", "slices.py", "errors.py")
+PURE_MODULES = (
+    "settings.py",
+    "source_settings.py",
+    "calendars.py",
+    "calendar_files.py",
+    "slices.py",
+    "errors.py",
+)
 PYPROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
 RUFF = PYPROJECT["tool"]["ruff"]["lint"]
 HEAVY = set(RUFF["flake8-tidy-imports"]["banned-module-level-imports"])

@@ -152,7 +152,7 @@ def test_the_environment_wins_over_the_file_key_by_key(write, monkeypatch, varia
         ("universe_share = 0.5", "univers_share = 0.5", ["drift.univers_share", "spelling"]),
         ("universe_share = 0.5", "universe_share = 2", ["drift.universe_share", "less than"]),
         ("universe_share = 0.5", 'universe_share = "x"', ["drift.universe_share", "'x'"]),
-        ("first_day = 2024-01-09", "", ["partitions.first_day", "missing"]),
+        ("first_day = 2024-01-09", "first_day = 7", ["partitions.first_day", "date"]),
         ('ticker = "GOLD"', 'ticker = "SBER"', ["'SBER'", "twice"]),
         ('ticker = "GOLD"', "ticker = \"a'; drop\"", ["a'; drop", "letters, digits"]),
         ('ticker = "GOLD"', 'ticker = "../x"', ["../x", "letters, digits"]),

@@ -10,7 +10,7 @@ from stock_assets.assets.common import BACKFILL, report, slice_of, spec
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
-from stock_assets.sources.fetching import fetch_slice
+from stock_assets.sources.fetching import fetched_slice
 
 _REASONS_SHOWN = 5
 
@@ -27,10 +27,10 @@ def build_ingest(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     )
     def ingest(context: dg.AssetExecutionContext, lake: LakeResource):  # noqa: ANN202
         area = slice_of(context, grid)
-        fetched = fetch_slice(settings, area)
-        # Quarantine first: if the run dies in between, no row is in neither table.
-        set_aside = lake.write(context, "quarantine", fetched.quarantine, area)
-        stored = lake.write(context, "candles", fetched.candles, area)
+        with fetched_slice(settings, area) as fetched:
+            # Quarantine first: if the run dies in between, no row is in neither table.
+            set_aside = lake.write(context, "quarantine", fetched.quarantine, area)
+            stored = lake.write(context, "candles", fetched.candles, area)
         reasons = fetched.quarantine["reason"].value_counts(sort=True).head(_REASONS_SHOWN)
         report(
             context,

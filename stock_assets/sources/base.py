@@ -1,6 +1,7 @@
-"""What every market-data source is: the protocol, the shape of its rows, and making one by name.
+"""What every market-data source is: the protocol and the shape of its rows.
 
-How a source gets its rows is its own module's; whether a row is a good candle is `rules.py`'s.
+How a source gets its rows is its own module's, making one by name is `making.py`'s; whether a row
+is a good candle is `rules.py`'s.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
-from stock_assets.errors import SettingsError
-from stock_assets.settings import FilesSettings, SimulatedSettings
+from stock_assets.calendars import get_calendar
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Sequence
 
-    from stock_assets.settings import Instrument, Settings
+    from stock_assets.settings import Instrument
     from stock_assets.slices import Slice
 
 PRICES = ("open", "high", "low", "close")
@@ -43,6 +44,11 @@ RAW_SCHEMA = pl.Schema(
 """One row as a source gives it, unjudged, in the order of the source."""
 
 
+def settles_with_session(exchange: str, day: dt.date) -> dt.datetime:
+    """When the session of `day` is over (UTC): for sources whose candles are final by then."""
+    return get_calendar(exchange).closes_at(day)
+
+
 class Source(Protocol):
     """Where candles come from."""
 
@@ -54,6 +60,10 @@ class Source(Protocol):
         The same rows whatever else is asked for along with them. Raises `SourceError` when the
         source cannot be read at all; a bad row is given like any other, with its `fault`.
         """
+        ...
+
+    def settles_at(self, exchange: str, day: dt.date) -> dt.datetime:
+        """From when on (UTC) the candles of a session are final: never before it is over."""
         ...
 
     def quote(self, rows: pl.DataFrame) -> pl.Series:
@@ -68,18 +78,3 @@ def quote_parsed(rows: pl.DataFrame) -> pl.Series:
     """JSON of what was understood of each row: all there is where a source has no text."""
     columns = ("ticker", "interval", "start", *NUMBERS)
     return rows.select(pl.struct(columns).struct.json_encode().alias("raw")).to_series()
-
-
-def make_source(name: str, settings: Settings) -> Source:
-    """The source called `name` in the settings. Raises `SettingsError` when there is none."""
-    # Here, because the sources' own modules build on this one.
-    from stock_assets.sources.files import FilesSource  # noqa: PLC0415
-    from stock_assets.sources.simulated import SimulatedSource  # noqa: PLC0415
-
-    found = settings.sources.get(name)
-    if isinstance(found, SimulatedSettings):
-        return SimulatedSource(name, found)
-    if isinstance(found, FilesSettings):
-        return FilesSource(name, found, settings)
-    message = f"there is no source {name!r}; the settings define {sorted(settings.sources)}"
-    raise SettingsError(message)

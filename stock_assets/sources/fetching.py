@@ -6,44 +6,73 @@ lake's.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from stock_assets.lake.schemas import Candles, Quarantine
-from stock_assets.sources.base import make_source
+from stock_assets.sources.api import ApiSource
+from stock_assets.sources.journal import clear
+from stock_assets.sources.making import make_source
 from stock_assets.sources.rules import Judged, judge
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from stock_assets.settings import Instrument, Settings
     from stock_assets.slices import Slice
+    from stock_assets.sources.base import Source
+
+
+@contextlib.contextmanager
+def fetched_slice(
+    settings: Settings, area: Slice, *, now: dt.datetime | None = None
+) -> Iterator[Judged]:
+    """All rows that the sources have for `area`, to be stored within the block.
+
+    What came over the network is kept until the block has ended well, so that a run that dies in
+    between, or while it fetches, goes on where it stopped. `now` (UTC, default: the clock) decides
+    which sessions are over. Raises `SourceError` when a source cannot be read.
+    """
+    sources = _sources(settings, area, resume=True)
+    yield _judged(sources, area, now)
+    for source in sources:
+        if isinstance(source, ApiSource):
+            clear(source.journal.pieces, source.raw_dir)
 
 
 def fetch_slice(settings: Settings, area: Slice, *, now: dt.datetime | None = None) -> Judged:
-    """All rows that the sources have for `area`: candles, quarantine, and how many wait.
+    """The same to look at: asked anew, and nothing of it is kept."""
+    return _judged(_sources(settings, area, resume=False), area, now)
 
-    `now` (UTC, default: the clock) decides which sessions are over. Raises `SourceError` when a
-    source cannot be read.
-    """
-    moment = now or dt.datetime.now(tz=dt.UTC)
-    by_source: dict[str, list[Instrument]] = {}
+
+def _sources(settings: Settings, area: Slice, *, resume: bool) -> dict[Source, list[Instrument]]:
+    """Each source that the slice needs, with its instruments."""
+    by_name: dict[str, list[Instrument]] = {}
     for ticker in area.tickers:
         instrument = settings.instrument(ticker)
-        by_source.setdefault(instrument.source, []).append(instrument)
-    parts = []
-    for name, instruments in by_source.items():
-        source = make_source(name, settings)
-        # Not kept in a name: `judge` lets go of the raw rows as soon as it can.
-        parts.append(
-            judge(
-                source.fetch(instruments, area),
-                instruments,
-                area,
-                now=moment,
-                quote=source.quote,
-            )
+        by_name.setdefault(instrument.source, []).append(instrument)
+    return {make_source(name, settings, resume=resume): own for name, own in by_name.items()}
+
+
+def _judged(
+    sources: dict[Source, list[Instrument]], area: Slice, now: dt.datetime | None
+) -> Judged:
+    moment = now or dt.datetime.now(tz=dt.UTC)
+    # The raw rows are not kept in a name: `judge` lets go of them as soon as it can.
+    parts = [
+        judge(
+            source.fetch(instruments, area),
+            instruments,
+            area,
+            now=moment,
+            quote=source.quote,
+            settles_at=source.settles_at,
         )
+        for source, instruments in sources.items()
+    ]
     if len(parts) == 1:
         return parts[0]
     return Judged(

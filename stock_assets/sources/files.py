@@ -23,7 +23,7 @@ import polars as pl
 from stock_assets.calendars import get_calendar
 from stock_assets.errors import SettingsError, SourceError
 from stock_assets.settings import FilesSettings
-from stock_assets.sources.base import NUMBERS, RAW_SCHEMA
+from stock_assets.sources.base import NUMBERS, RAW_SCHEMA, settles_with_session
 from stock_assets.sources.columns import Columns, find_columns, recognised
 from stock_assets.sources.intervals import interval_of, usual_distance
 from stock_assets.sources.numerals import Numerals, is_missing, numerals_of, read_number
@@ -128,6 +128,10 @@ class FilesSource:
                 ahead.height,
                 ahead["day"].min(),
             )
+
+    def settles_at(self, exchange: str, day: dt.date) -> dt.datetime:
+        """With the session: what lies here is taken for final then."""
+        return settles_with_session(exchange, day)
 
     def quote(self, rows: pl.DataFrame) -> pl.Series:
         """The rows as they stand in their files, as JSON: text of a CSV, values of Parquet."""

@@ -7,7 +7,7 @@ from typing import get_args
 
 import polars as pl
 
-from stock_assets.settings import Interval
+from stock_assets.source_settings import Interval
 
 _HOURS_OF_A_DAY = 20
 """Rows at least this far apart are daily ones: a day with a clock change has 23 hours."""

@@ -19,7 +19,12 @@ import polars as pl
 
 from stock_assets.calendars import get_calendar
 from stock_assets.lake.schemas import Candles, Quarantine
-from stock_assets.sources.base import PRICES, RAW_SCHEMA, quote_parsed
+from stock_assets.sources.base import (
+    PRICES,
+    RAW_SCHEMA,
+    quote_parsed,
+    settles_with_session,
+)
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -54,17 +59,19 @@ class _Positioned(Candles):
     position = dy.UInt32(primary_key=True)
 
 
-def judge(
+def judge(  # noqa: PLR0913
     raw: pl.DataFrame,
     instruments: Sequence[Instrument],
     area: Slice,
     *,
     now: dt.datetime,
     quote: Callable[[pl.DataFrame], pl.Series] = quote_parsed,
+    settles_at: Callable[[str, dt.date], dt.datetime] = settles_with_session,
 ) -> Judged:
     """Sort the rows of `raw` (`base.RAW_SCHEMA`) that lie in `area` into good, bad and too early.
 
-    - A session not over at `now` is held back whole, bad rows too.
+    - A session that has not settled at `now` (`settles_at` of exchange and day, both in UTC) is
+      held back whole, bad rows too.
     - A NaN volume counts as none (pandas writes a missing volume so); a NaN price breaks a rule.
     - Of several good rows for one (ticker, interval, start) the last in the source's order is the
       candle; a bad row supersedes nothing.
@@ -76,7 +83,7 @@ def judge(
         inside &= pl.col("day") >= area.first_date
     rows = raw.filter(inside).with_columns(pl.col("volume").fill_nan(None))
     del raw  # a slice of all history is large: do not hold it twice
-    rows = _with_sessions(rows.with_row_index(_POSITION), instruments, now)
+    rows = _with_sessions(rows.with_row_index(_POSITION), instruments, now, settles_at)
     waiting = int((~rows["over"]).sum())
     rows = rows.filter("over").drop("over").with_columns(_crossing(instruments)).drop("exchange")
 
@@ -105,7 +112,10 @@ def judge(
 
 
 def _with_sessions(
-    rows: pl.DataFrame, instruments: Sequence[Instrument], now: dt.datetime
+    rows: pl.DataFrame,
+    instruments: Sequence[Instrument],
+    now: dt.datetime,
+    settles_at: Callable[[str, dt.date], dt.datetime],
 ) -> pl.DataFrame:
     """Rows with `over` (is the session over?) and `closed` (why the day is none, else null)."""
     exchanges = pl.DataFrame(
@@ -121,7 +131,7 @@ def _with_sessions(
         why = calendar.why_closed(day)
         if why is not None:
             why = f"day: {why}; if it was traded, the ticker needs another exchange in the settings"
-        judged.append((exchange, day, calendar.closes_at(day) <= now, why))
+        judged.append((exchange, day, settles_at(exchange, day) <= now, why))
     sessions = pl.DataFrame(
         judged,
         schema={**days.schema, "over": pl.Boolean, "closed": pl.String},

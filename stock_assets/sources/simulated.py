@@ -31,7 +31,7 @@ import numpy as np
 import polars as pl
 
 from stock_assets.calendars import WEEKDAYS, Calendar, get_calendar
-from stock_assets.sources.base import RAW_SCHEMA, quote_parsed
+from stock_assets.sources.base import RAW_SCHEMA, quote_parsed, settles_with_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,6 +97,10 @@ class SimulatedSource:
         factor = self._factor((area.last_date - self._own.begin).days + 1)
         frames = [self._candles(item, factor, first, area.last_date) for item in instruments]
         return pl.concat([RAW_SCHEMA.to_frame(), *frames])
+
+    def settles_at(self, exchange: str, day: dt.date) -> dt.datetime:
+        """With the session: what lies here is taken for final then."""
+        return settles_with_session(exchange, day)
 
     def quote(self, rows: pl.DataFrame) -> pl.Series:
         """Nothing was read: the row is its values."""

@@ -9,8 +9,8 @@ from stock_assets.errors import SettingsError
 from stock_assets.lake.schemas import Candles
 from stock_assets.settings import Settings
 from stock_assets.slices import Slice
-from stock_assets.sources.base import make_source
 from stock_assets.sources.fetching import fetch_slice
+from stock_assets.sources.making import make_source
 
 if TYPE_CHECKING:
     from pathlib import Path
