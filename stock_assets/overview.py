@@ -18,6 +18,7 @@ from stock_assets.forecasting.scoring import Summary, summarise
 from stock_assets.lake.maintenance import table_sizes
 from stock_assets.lake.schemas import ALL_TABLES, LEDGERS
 from stock_assets.lake.views import connect, rows
+from stock_assets.sources.settling import latest_settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,13 +117,18 @@ def table_status(lake: Lake) -> list[TableStatus]:
 
 
 def stale_tickers(lake: Lake, settings: Settings, now: dt.datetime) -> list[StaleTicker]:
-    """Tickers whose bars do not reach the last session that is over at `now`."""
+    """Tickers whose bars do not reach the last session that has settled at `now`.
+
+    Of a delisted ticker: the last session on which it was traded.
+    """
     with connect(lake) as connection:
         last = dict(connection.sql("select ticker, max(day) from bars group by ticker").fetchall())
     behind = []
     for item in settings.universe:
         calendar = get_calendar(item.exchange)
-        session = calendar.latest_closed(now)
+        session = latest_settled(settings, item.exchange, now, source=item.source)
+        if item.delisted is not None and item.delisted < session:
+            session = calendar.between(calendar.sessions[0], item.delisted)[-1]
         bar = last.get(item.ticker)
         if bar is None or bar < session:
             missed = None if bar is None else calendar.index(session) - calendar.index(bar)

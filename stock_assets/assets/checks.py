@@ -25,6 +25,7 @@ from stock_assets.lake.views import rows
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
 from stock_assets.slices import Slice
+from stock_assets.sources.settling import latest_settled
 
 _SHOWN = 10
 _NAMED = 3
@@ -279,15 +280,18 @@ def _expected_candles(
     for exchange, tickers in by_exchange.items():
         calendar = get_calendar(exchange)
         sessions = [day for day in days if calendar.is_session(day)]
-        ended = {day for day in sessions if calendar.closes_at(day) <= now}
         explained[f"not a session of {calendar.name}"] += len(tickers) * (len(days) - len(sessions))
         for ticker in tickers:
             # A ticker without a single candle is no late starter: its source may not know it.
             begin = begins.get(ticker, dt.date.min)
+            instrument = settings.instrument(ticker)
+            settled = latest_settled(settings, exchange, now, source=instrument.source)
             for day in sessions:
-                if day < begin and (day, ticker) not in filled:
+                if not instrument.is_listed(day) and (day, ticker) not in filled:
+                    explained["not listed then, as the settings say"] += 1
+                elif day < begin and (day, ticker) not in filled:
                     explained["before the ticker's first candle"] += 1
-                elif day not in ended:
+                elif day > settled:
                     explained["the session is not over"] += 1
                 else:
                     expected.add((day, ticker))

@@ -14,7 +14,7 @@ from stock_assets.calendars import Calendar
 from stock_assets.forecasting.labels import LABEL_SESSIONS
 from stock_assets.lake.store import Lake
 from stock_assets.lake.views import connect, rows
-from stock_assets.settings import Settings
+from stock_assets.settings import Instrument, Settings
 from stock_assets.slices import Slice
 from stock_assets.sources.fetching import fetch_slice
 
@@ -41,7 +41,7 @@ class Held:
     set_aside: frozenset[Cell]
     """Cells with rows in quarantine."""
     missing: frozenset[Cell]
-    """Cells without a candle, from each ticker's first candle on."""
+    """Cells without a candle, from each ticker's first candle on, while it is listed."""
     without_bars: frozenset[dt.date]
     """Days with candles that never became bars."""
     without_forecasts: frozenset[dt.date]
@@ -60,7 +60,11 @@ class Ask:
 
 
 def read_held(
-    lake: Lake, calendar: Calendar, tickers: Sequence[str], first_day: dt.date, day: dt.date
+    lake: Lake,
+    calendar: Calendar,
+    instruments: Sequence[Instrument],
+    first_day: dt.date,
+    day: dt.date,
 ) -> Held:
     """What the lake holds of the last `LOOK_BACK` sessions up to `day`, none before `first_day`.
 
@@ -68,6 +72,7 @@ def read_held(
     """
     sessions = calendar.between(max(calendar.back(day, LOOK_BACK - 1), first_day), day)
     first = sessions[0]
+    tickers = [item.ticker for item in instruments]
     with connect(lake) as connection:
 
         def cells(table: str, since: dt.date) -> frozenset[Cell]:
@@ -101,10 +106,10 @@ def read_held(
     for found, ticker in spoken:
         begins[ticker] = min(begins[ticker], found)
     missing = {
-        (session, ticker)
-        for ticker, begin in begins.items()
+        (session, item.ticker)
+        for item in instruments
         for session in sessions
-        if session >= begin
+        if session >= begins[item.ticker] and item.is_listed(session)
     }
     return Held(
         sessions,

@@ -21,6 +21,7 @@ from stock_assets.lake.store import Lake
 from stock_assets.partitions import Grid, day_clock
 from stock_assets.settings import Settings
 from stock_assets.slices import WHY_TAG, Slice
+from stock_assets.sources.settling import instants, latest_settled
 
 LOOKS = tuple(dt.timedelta(minutes=minutes) for minutes in (15, 45, 120, 300))
 """After the close: when the source has usually published the last candle, and for what is late."""
@@ -35,23 +36,30 @@ _OTHER_RUNS_READ = 1_000
 """Of people's successful runs since then: a backfill that is cut into many is among them."""
 
 
-def after_close(calendar: Calendar, clock: str) -> tuple[list[str], str]:
+def after_close(
+    calendar: Calendar, clock: str, settled: Sequence[dt.datetime] = ()
+) -> tuple[list[str], str]:
     """Cron schedules and their zone: `LOOKS` after the calendar's close.
 
+    Where sources are later with the last session (`settled`, UTC), `LOOKS` after each of them.
     Where the day only becomes a partition later (exchanges of the far east, see
     `partitions.day_clock`), `LOOKS` after that.
     """
-    opens = _first_instant(calendar, clock, calendar.sessions[-1])
-    zone = calendar.timezone if opens == calendar.closes_at(calendar.sessions[-1]) else "UTC"
-    local = opens.astimezone(ZoneInfo(zone))
-    times = [local + delay for delay in LOOKS]
+    session = calendar.sessions[-1]
+    close = calendar.closes_at(session)
+    opens = [_first_instant(instant, clock, session) for instant in settled or (close,)]
+    # On the exchange's clock, so that the looks keep to its summer time.
+    zone = calendar.timezone if opens[0] == (settled or (close,))[0] else "UTC"
+    times = sorted(
+        {instant.astimezone(ZoneInfo(zone)) + look for instant in opens for look in LOOKS}
+    )
     return [f"{time.minute} {time.hour} * * *" for time in times], zone
 
 
-def _first_instant(calendar: Calendar, clock: str, session: dt.date) -> dt.datetime:
-    """When a session is over and a partition (UTC)."""
+def _first_instant(settled: dt.datetime, clock: str, session: dt.date) -> dt.datetime:
+    """When a session's candles are final and it is a partition (UTC)."""
     begins = dt.datetime.combine(session + dt.timedelta(1), dt.time(0), tzinfo=ZoneInfo(clock))
-    return max(begins.astimezone(dt.UTC), calendar.closes_at(session))
+    return max(begins.astimezone(dt.UTC), settled)
 
 
 def build_schedules(settings: Settings, grid: Grid, jobs: Jobs) -> list[dg.ScheduleDefinition]:
@@ -60,7 +68,9 @@ def build_schedules(settings: Settings, grid: Grid, jobs: Jobs) -> list[dg.Sched
 
 
 def _schedule(exchange: str, settings: Settings, grid: Grid, jobs: Jobs) -> dg.ScheduleDefinition:
-    cron, zone = after_close(get_calendar(exchange), day_clock(settings))
+    calendar = get_calendar(exchange)
+    settled = instants(settings, exchange, calendar.sessions[-1])
+    cron, zone = after_close(calendar, day_clock(settings), settled)
 
     @dg.schedule(
         name="after_close_" + "".join(c if c.isalnum() else "_" for c in exchange),
@@ -99,18 +109,21 @@ def look(  # noqa: PLR0913
     look tries again.
     """
     calendar = get_calendar(exchange)
-    tickers = [item.ticker for item in settings.universe if item.exchange == exchange]
+    instruments = [item for item in settings.universe if item.exchange == exchange]
+    tickers = [item.ticker for item in instruments]
     days = [day for day in grid.days() if calendar.is_session(day)]
-    day = max((day for day in days if day <= calendar.latest_closed(now)), default=None)
+    settled = latest_settled(settings, exchange, now)
+    day = max((day for day in days if day <= settled), default=None)
     if day is None:
         return dg.SkipReason(f"no session of {exchange} is a partition yet")
-    held = read_held(Lake(settings.lake_dir), calendar, tickers, days[0], day)
+    held = read_held(Lake(settings.lake_dir), calendar, instruments, days[0], day)
     if held.newest_forecast is None:
         return dg.SkipReason(
             f"the lake holds no forecast of {exchange} yet: materialize a first range "
             f"(stock-assets run --to {day}, or a backfill in the UI)"
         )
-    second_look = _first_instant(calendar, day_clock(settings), day) + LOOKS[1]
+    last_instant = instants(settings, exchange, day)[-1]
+    second_look = _first_instant(last_instant, day_clock(settings), day) + LOOKS[1]
     asks = due(
         held,
         arrived_cells(settings, held, now),

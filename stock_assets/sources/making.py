@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stock_assets.sources.api import ApiSource
     from stock_assets.sources.base import Source
 
-_APIS: dict[type, type[ApiSource[Any]]] = {
+_APIS: dict[type, Any] = {
     MoexSettings: MoexSource,
     TInvestSettings: TInvestSource,
     CbrSettings: CbrSource,
