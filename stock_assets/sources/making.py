@@ -20,7 +20,6 @@ from stock_assets.sources.tinvest import TInvestSource
 
 if TYPE_CHECKING:
     from stock_assets.settings import Settings
-    from stock_assets.sources.api import ApiSource
     from stock_assets.sources.base import Source
 
 _APIS: dict[type, Any] = {
@@ -41,6 +40,7 @@ def make_source(name: str, settings: Settings, *, resume: bool = True) -> Source
     if isinstance(found, FilesSettings):
         return FilesSource(name, found, settings)
     if found is not None:
-        return _APIS[type(found)](name, found, settings, resume=resume)
+        made: Source = _APIS[type(found)](name, found, settings, resume=resume)
+        return made
     message = f"there is no source {name!r}; the settings define {sorted(settings.sources)}"
     raise SettingsError(message)
