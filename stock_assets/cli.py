@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_assets import console, model_commands
+from stock_assets import console, model_commands, sources_commands
 from stock_assets.backtest_commands import backtest
 from stock_assets.errors import SliceError, StockAssetsError
 from stock_assets.forecast_commands import forecast
@@ -67,6 +67,7 @@ def _program(
 app.command()(backtest)
 app.command()(forecast)
 app.add_typer(model_commands.app, name="model")
+app.add_typer(sources_commands.app, name="sources")
 
 DEMO_LAST_DAY = dt.date(2026, 6, 30)
 """The demo's slice: from the sample's first partition day to here."""
@@ -77,6 +78,7 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 def main() -> None:
     """Run the command line; turn our own errors into a message and an exit code."""
+    console.show_log()
     code = _run_app()
     _leave_quietly()
     sys.exit(code)

@@ -5,6 +5,7 @@ What the numbers are is decided in `overview.py` and the packages it asks.
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from stock_assets.forecasting.scoring import Summary
     from stock_assets.outlook import HorizonOutlook, Outlook
     from stock_assets.overview import StaleTicker, TableStatus
+    from stock_assets.sources.checking import Configured
 
 _WIDE = 136
 """Columns that a forecast table needs; a narrower terminal wraps lines, not cells."""
+
+_TICKERS_SHOWN = 6
 
 _RARE = 0.001
 """Probability below which a forecast's tail is not to be taken by its number."""
@@ -41,6 +45,26 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """What a person should know of, whatever characters it holds; the command went on."""
     messages.print(f"[yellow]warning:[/] {_escaped(text)}", soft_wrap=True)
+
+
+class LogLines(logging.Handler):
+    """The package's log as messages: retries and progress of sources, warnings of files."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record: a warning as such, news as they are."""
+        if record.levelno >= logging.WARNING:
+            warn(record.getMessage())
+        else:
+            say(_escaped(record.getMessage()))
+
+
+def show_log() -> None:
+    """From now on the package's own log goes to the person, from INFO on."""
+    log = logging.getLogger("stock_assets")
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, LogLines) for handler in log.handlers):
+        log.addHandler(LogLines())
+    log.propagate = False
 
 
 def fail(text: str) -> None:
@@ -230,6 +254,25 @@ def status_tables(tables: list[TableStatus], stale: list[StaleTicker]) -> list[T
             "-" if ticker.sessions_behind is None else str(ticker.sessions_behind),
         )
     return [held, behind]
+
+
+def sources_table(sources: Sequence[Configured]) -> Table:
+    """The configured sources, one row each."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("source", "kind", "candles", "tickers", "requests/s", "where"):
+        table.add_column(name, overflow="fold")
+    for item in sources:
+        shown = ", ".join(item.tickers[:_TICKERS_SHOWN])
+        more = len(item.tickers) - _TICKERS_SHOWN
+        table.add_row(
+            item.name,
+            item.kind,
+            item.interval or "as the files",
+            shown + (f" and {more} more" if more > 0 else "") or "none",
+            "" if item.requests_per_second is None else f"{item.requests_per_second:g}",
+            item.where,
+        )
+    return table
 
 
 def print_frame(frame: pl.DataFrame) -> None:

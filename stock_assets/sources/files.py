@@ -90,7 +90,7 @@ class FilesSource:
         foreign: set[str] = set()
         known = False
         parts = []
-        for path in self._paths():
+        for path in self.files():
             file = self._open(path)
             if file.ticker is None and file.columns.ticker is None:
                 foreign.add(stem(path))
@@ -135,7 +135,7 @@ class FilesSource:
 
     def quote(self, rows: pl.DataFrame) -> pl.Series:
         """The rows as they stand in their files, as JSON: text of a CSV, values of Parquet."""
-        paths = {path.name: path for path in self._paths()}
+        paths = {path.name: path for path in self.files()}
         quoted = []
         for (name,), group in rows.group_by("file", maintain_order=True):
             table = self._open(paths[str(name)]).table
@@ -172,7 +172,8 @@ class FilesSource:
 
     # Which files there are, and whose.
 
-    def _paths(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """The files that it reads, by name. Raises `SourceError` when there are none."""
         path = self._own.path
         if path.is_file():
             return [path]
