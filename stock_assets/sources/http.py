@@ -266,7 +266,7 @@ class Client:
         """
         done, began = 0, time.monotonic()
         told = began
-        failed: dict[str, SourceError] = {}
+        failed: list[tuple[str, SourceError]] = []
         found: list[T] = []
 
         def attempt(item: Item) -> T | SourceError:
@@ -290,7 +290,7 @@ class Client:
         with ThreadPoolExecutor(self._settings.connections) as pool:
             for item, result in zip(items, pool.map(attempt, items), strict=True):
                 if isinstance(result, SourceError):
-                    failed[name(item)] = result
+                    failed.append((name(item), result))
                 else:
                     found.append(result)
         if failed:
@@ -298,12 +298,13 @@ class Client:
         return found
 
 
-def _failures(source: str, what: str, failed: Mapping[str, SourceError], total: int) -> str:
-    first = next(iter(failed.values()))
+def _failures(source: str, what: str, failed: Sequence[tuple[str, SourceError]], total: int) -> str:
+    first = failed[0][1]
     if total == 1:
         return str(first)
-    names = ", ".join(list(failed)[:_NAMES_SHOWN]) + (", ..." if len(failed) > _NAMES_SHOWN else "")
-    return f"source {source}: {len(failed)} of {total} {what} failed ({names}); the first: {first}"
+    names = list(dict.fromkeys(name for name, _ in failed))
+    shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+    return f"source {source}: {len(failed)} of {total} {what} failed ({shown}); the first: {first}"
 
 
 def _seconds(text: str | None) -> float | None:

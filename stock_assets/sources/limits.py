@@ -25,7 +25,8 @@ class RateLimit:
     def __init__(self, folder: Path, name: str, rate: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / f"{name}.next"
-        self._lock = FileLock(folder / f"{name}.lock", thread_local=False)
+        # Local to each thread: one that threads share lets them all in, for it may be re-entered.
+        self._lock = FileLock(folder / f"{name}.lock", thread_local=True)
         self._spacing = 1.0 / rate
 
     def wait(self) -> float:
