@@ -52,10 +52,12 @@ class LogLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record: a warning as such, news as they are."""
+        # Within a run Dagster has put the run and the step before it.
+        text = str(getattr(record, "dagster_meta", {}).get("orig_message", record.getMessage()))
         if record.levelno >= logging.WARNING:
-            warn(record.getMessage())
+            warn(text)
         else:
-            say(_escaped(record.getMessage()))
+            say(_escaped(text))
 
 
 def show_log() -> None:
