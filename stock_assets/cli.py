@@ -177,16 +177,22 @@ def sql(
         ),
     ] = False,
 ) -> None:
-    """Query the lake with DuckDB: candles, bars, features, drift, models, forecasts, scores ..."""
+    """Query the lake with DuckDB: candles, bars, features, drift, models, forecasts, scores ...
+
+    Beside the tables: `instruments`, the universe as the settings have it.
+    """
     import duckdb  # noqa: PLC0415
     import polars as pl  # noqa: PLC0415
 
     from stock_assets.lake.store import Lake  # noqa: PLC0415
     from stock_assets.lake.views import connect  # noqa: PLC0415
+    from stock_assets.overview import instruments  # noqa: PLC0415
 
     if out is not None and out.suffix not in (".csv", ".parquet"):
         raise typer.BadParameter(f"{out} must end in .csv or .parquet", param_hint="--out")
-    with connect(Lake(load(settings).lake_dir)) as connection:
+    loaded = load(settings)
+    with connect(Lake(loaded.lake_dir)) as connection:
+        connection.register("instruments", instruments(loaded).to_arrow())
         try:
             relation = connection.sql(query)
             found = None

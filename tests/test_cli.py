@@ -106,6 +106,27 @@ def test_sql_on_an_empty_lake_has_every_table_and_no_rows(shell: Shell) -> None:
     assert (code, json.loads(out)) == (0, [{"n": 0}])
 
 
+def test_sql_knows_the_instruments_as_the_settings_have_them(shell: Shell) -> None:
+    shell.settings.write_text(
+        SETTINGS.replace(
+            "[[universe]]",
+            '[[universe]]\nticker = "DDD"\nsource = "files"\nsector = "metals"\n'
+            'listed = 2020-01-03\nformerly = [{symbol = "OLD", until = 2021-01-01}]\n[[universe]]',
+        )
+    )
+    code, out, err = shell(
+        "sql", "select ticker, sector, listed, formerly, symbol from instruments", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)[-1] == {
+        "ticker": "DDD",
+        "sector": "metals",
+        "listed": "2020-01-03",
+        "formerly": ["OLD"],
+        "symbol": "DDD",
+    }
+
+
 def test_sql_shows_columns_of_the_same_name_and_wide_rows_whole(shell: Shell) -> None:
     code, out, _ = shell("sql", "select 1 as a, 2 as a, 3 as a", "--json")
     assert (code, json.loads(out)) == (0, [{"a": 1, "a_2": 2, "a_3": 3}])

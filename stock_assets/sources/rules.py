@@ -38,7 +38,7 @@ DAILY = "1d"
 _POSITION = "position"
 _ROWS_AT_ONCE = 250_000
 """Rows whose rules are checked together: bounds the memory of twenty-odd rule columns."""
-_REASONS = ["fault", "closed", "crossing"]
+_REASONS = ["fault", "closed", "unlisted", "crossing"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def judge(  # noqa: PLR0913
     del raw  # a slice of all history is large: do not hold it twice
     rows = _with_sessions(rows.with_row_index(_POSITION), instruments, now, settles_at)
     waiting = int((~rows["over"]).sum())
-    rows = rows.filter("over").drop("over").with_columns(_crossing(instruments)).drop("exchange")
+    rows = rows.filter("over").drop("over")
+    rows = rows.with_columns(_unlisted(instruments), _crossing(instruments)).drop("exchange")
 
     broken = _broken_rules(rows)
     suspect = pl.any_horizontal(pl.col(_REASONS).is_not_null())
@@ -138,6 +139,20 @@ def _with_sessions(
         orient="row",
     )
     return rows.join(sessions, on=["exchange", "day"], how="left", maintain_order="left")
+
+
+def _unlisted(instruments: Sequence[Instrument]) -> pl.Expr:
+    """Why a row is a stranger's, who had the symbol before or has it after; null when it is not."""
+    why = pl.lit(None, pl.String)
+    for item in instruments:
+        theirs, day = pl.col("ticker") == item.ticker, pl.col("day")
+        if item.listed is not None:
+            words = pl.lit(f"day: {item.ticker} is listed from {item.listed} on in the settings")
+            why = pl.when(theirs & (day < item.listed)).then(words).otherwise(why)
+        if item.delisted is not None:
+            words = pl.lit(f"day: {item.ticker} is listed until {item.delisted} in the settings")
+            why = pl.when(theirs & (day > item.delisted)).then(words).otherwise(why)
+    return why.alias("unlisted")
 
 
 def _crossing(instruments: Sequence[Instrument]) -> pl.Expr:
