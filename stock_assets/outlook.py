@@ -22,6 +22,7 @@ from stock_assets.forecasting.orders import order_words
 from stock_assets.forecasting.scoring import summarise
 from stock_assets.lake.splits import read_splits
 from stock_assets.lake.views import rows
+from stock_assets.sources.settling import latest_settled
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -116,7 +117,7 @@ def outlook(
     day: dt.date = made["day"]
     warnings = _splits_since(settings, ticker, day, now)
     if question.day is None:
-        warnings = [*_staleness(connection, ticker, day, exchange, now), *warnings]
+        warnings = [*_staleness(connection, settings, ticker, day, now), *warnings]
     since, reason = _why_this_model(connection, ticker, day, made["model"])
     record, failures = _record(connection, settings, exchange, day)
     return Outlook(
@@ -275,13 +276,15 @@ def _chances(
 
 def _staleness(
     connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
     ticker: str,
     day: dt.date,
-    exchange: str,
     now: dt.datetime,
 ) -> list[str]:
-    """Whether a session has ended since the forecast was made, and what to do about it."""
-    latest = get_calendar(exchange).latest_closed(now)
+    """Whether a session has settled since the forecast was made, and what to do about it."""
+    instrument = settings.instrument(ticker)
+    exchange = instrument.exchange
+    latest = latest_settled(settings, exchange, now, source=instrument.source)
     if latest <= day:
         return []
     found = connection.execute("select max(day) from bars where ticker = ?", [ticker]).fetchall()
