@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -82,3 +83,43 @@ def test_what_a_killed_process_or_a_clock_set_back_left_behind_holds_nobody(
     (tmp_path / "host.next").write_text(content)
     assert limit.held_for() == 0
     assert limit.wait() < SPACING
+
+
+def test_a_hold_is_obeyed_by_those_who_had_their_moment_before_it(tmp_path: Path) -> None:
+    limit = RateLimit(tmp_path, "host", 3)
+    sent: list[float] = []
+
+    def send() -> None:
+        limit.wait()
+        sent.append(time.time())
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while not sent:
+        time.sleep(0.001)
+    another_process = RateLimit(tmp_path, "host", 3)
+    another_process.hold(0.8)
+    until = time.time() + 0.79
+    for thread in threads:
+        thread.join()
+
+    assert len(sent) == 4
+    assert sum(moment < until for moment in sent) == 1
+    assert max(sent) - until >= 0.6  # and are spaced after it
+
+
+def test_the_longest_of_two_holds_counts(tmp_path: Path) -> None:
+    limit = RateLimit(tmp_path, "host", 100)
+    limit.hold(0.2)
+    limit.hold(0.05)
+    began = time.monotonic()
+    assert limit.held_for() > 0.1
+    limit.wait()
+    assert time.monotonic() - began > 0.15
+
+
+def test_a_moment_far_ahead_is_of_a_clock_that_was_set_back(tmp_path: Path) -> None:
+    for end in ("next", "held"):
+        (tmp_path / f"host.{end}").write_text(repr(time.time() + 10_000))
+    assert RateLimit(tmp_path, "host", 100).wait() == 0.0
