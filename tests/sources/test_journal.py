@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import time
@@ -15,6 +16,8 @@ from stock_assets.sources.journal import FRESH, Journal, clear
 if TYPE_CHECKING:
     from pathlib import Path
 
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+AHEAD = dt.datetime.now(tz=dt.UTC) + dt.timedelta(days=1)
 BODIES = [b'{"a": 1}', "Доллар".encode("cp1251"), b""]
 
 
@@ -39,16 +42,16 @@ def age(folder: Path, seconds: float) -> None:
 def test_a_finished_piece_is_not_asked_for_again(tmp_path: Path) -> None:
     wire = Wire()
     for _ in range(2):
-        assert Journal(tmp_path).answers("SBER 2020", wire, settled=True) == BODIES
+        assert Journal(tmp_path).answers("SBER 2020", wire, settles=LONG_AGO) == BODIES
     assert wire.asked == 1
-    assert Journal(tmp_path).answers("SBER 2021", wire, settled=True) == BODIES
+    assert Journal(tmp_path).answers("SBER 2021", wire, settles=LONG_AGO) == BODIES
     assert wire.asked == 2
 
 
 @pytest.mark.parametrize("why", ["not settled", "old", "from the future", "cut", "another's"])
 def test_a_piece_that_cannot_stand_in_is_asked_for_anew(tmp_path: Path, why: str) -> None:
     wire = Wire()
-    Journal(tmp_path).answers("SBER 2020", wire, settled=True)
+    Journal(tmp_path).answers("SBER 2020", wire, settles=LONG_AGO)
     (file,) = tmp_path.iterdir()
     if why == "old":
         age(tmp_path, FRESH.total_seconds() + 1)
@@ -59,7 +62,9 @@ def test_a_piece_that_cannot_stand_in_is_asked_for_anew(tmp_path: Path, why: str
     if why == "another's":
         with zipfile.ZipFile(file, "w") as packed:
             packed.writestr("about.json", json.dumps({"asked": "GAZP"}))
-    found = Journal(tmp_path).answers("SBER 2020", wire, settled=why != "not settled")
+    found = Journal(tmp_path).answers(
+        "SBER 2020", wire, settles=AHEAD if why == "not settled" else LONG_AGO
+    )
     assert found == BODIES
     assert wire.asked == 2
 
@@ -69,18 +74,18 @@ def test_a_fetch_that_fails_leaves_no_piece(tmp_path: Path) -> None:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        Journal(tmp_path).answers("SBER 2020", broken, settled=True)
+        Journal(tmp_path).answers("SBER 2020", broken, settles=LONG_AGO)
     wire = Wire()
-    Journal(tmp_path).answers("SBER 2020", wire, settled=True)
+    Journal(tmp_path).answers("SBER 2020", wire, settles=LONG_AGO)
     assert wire.asked == 1
 
 
 def test_a_look_asks_anew_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    Journal(tmp_path).answers("SBER 2020", Wire(), settled=True)
+    Journal(tmp_path).answers("SBER 2020", Wire(), settles=LONG_AGO)
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     wire = Wire([b"new"])
     look = Journal(tmp_path, resume=False)
-    assert look.answers("SBER 2020", wire, settled=True) == [b"new"]
+    assert look.answers("SBER 2020", wire, settles=LONG_AGO) == [b"new"]
     assert look.read("SBER 2020") == [b"new"]
     assert look.pieces == ()
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
@@ -90,8 +95,8 @@ def test_pieces_are_removed_when_done_or_kept_where_the_settings_say_so(tmp_path
     folder, raw = tmp_path / "fetched", tmp_path / "raw"
     mine, theirs = Journal(folder), Journal(folder)
     for number in range(3):
-        mine.answers(f"mine {number}", Wire(), settled=True)
-    theirs.answers("theirs", Wire(), settled=True)
+        mine.answers(f"mine {number}", Wire(), settles=LONG_AGO)
+    theirs.answers("theirs", Wire(), settles=LONG_AGO)
     clear(mine.pieces, raw)
     assert len(list(folder.iterdir())) == 1, "another run's piece stays"
     kept = sorted(raw.rglob("*.zip"))
@@ -110,7 +115,7 @@ def test_pieces_are_removed_when_done_or_kept_where_the_settings_say_so(tmp_path
 
 def test_drafts_of_killed_runs_go_once_they_are_old(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.answers("mine", Wire(), settled=True)
+    journal.answers("mine", Wire(), settles=LONG_AGO)
     old, young = tmp_path / "old.part", tmp_path / "young.part"
     old.touch()
     age(tmp_path, FRESH.total_seconds() + 1)
@@ -118,3 +123,26 @@ def test_drafts_of_killed_runs_go_once_they_are_old(tmp_path: Path) -> None:
     clear(journal.pieces)
     assert not old.exists()
     assert young.exists()
+
+
+def test_a_piece_asked_for_before_its_sessions_settled_is_asked_for_again(tmp_path: Path) -> None:
+    """A run that died in the evening had the day's candle unfinished; the next day's must not."""
+    settles = dt.datetime.now(tz=dt.UTC) + dt.timedelta(milliseconds=100)
+    assert Journal(tmp_path).answers("SBER", lambda: [b"unfinished"], settles=settles)
+
+    while dt.datetime.now(tz=dt.UTC) < settles:
+        pass
+    assert Journal(tmp_path).answers("SBER", lambda: [b"final"], settles=settles) == [b"final"]
+
+
+def test_an_answer_is_as_old_as_its_question(tmp_path: Path) -> None:
+    settles = dt.datetime.now(tz=dt.UTC) + dt.timedelta(milliseconds=50)
+
+    def slow() -> list[bytes]:
+        while dt.datetime.now(tz=dt.UTC) < settles + dt.timedelta(milliseconds=10):
+            pass
+        return [b"unfinished"]
+
+    Journal(tmp_path).answers("SBER", slow, settles=settles)
+
+    assert Journal(tmp_path).answers("SBER", lambda: [b"final"], settles=settles) == [b"final"]
