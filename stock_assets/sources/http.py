@@ -8,6 +8,7 @@ Secrets travel in headers alone, which are never part of a message.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from stock_assets.errors import SourceError
-from stock_assets.sources.limits import RateLimit
+from stock_assets.sources.limits import LONGEST_HOLD, RateLimit
 
 if TYPE_CHECKING:
     import ssl
@@ -153,9 +154,10 @@ class Client:
 
         `read` sees an answer that is no error by its status; it raises `PassingTroubleError` for
         one that is worth another try, `SourceError` for one that is not. `refuse` sees the others
-        first and raises `SourceError` for what no other try would mend. What it lets pass is tried
-        again when its status means "not now" (429, 503, ...), and is refused here when not. Raises
-        `SourceError` after `attempts`, naming the source, the address and the last trouble.
+        first and raises `SourceError` for what no other try would mend, `PassingTroubleError` where
+        the answer says itself that it will pass. What it lets pass is tried again when its status
+        means "not now" (429, 503, ...), and is refused here when not. Raises `SourceError` after
+        `attempts`, naming the source, the address and the last trouble.
         """
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt  # noqa: PLC0415
 
@@ -237,7 +239,7 @@ class Client:
         pause = wait_random_exponential(self._settings.first_wait, _LONGEST_WAIT)(state)
         trouble = state.outcome.exception() if state.outcome else None
         asked = trouble.pause if isinstance(trouble, PassingTroubleError) else None
-        return max(pause, asked or 0.0)
+        return max(pause, min(asked or 0.0, LONGEST_HOLD))
 
     def _tell_of_retry(self, state: RetryCallState) -> None:
         trouble = state.outcome.exception() if state.outcome else None
@@ -299,8 +301,8 @@ class Client:
 
 
 def _failures(source: str, what: str, failed: Sequence[tuple[str, SourceError]], total: int) -> str:
-    first = failed[0][1]
-    if total == 1:
+    named, first = failed[0]
+    if total == 1 and named in str(first):
         return str(first)
     names = list(dict.fromkeys(name for name, _ in failed))
     shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
@@ -310,6 +312,7 @@ def _failures(source: str, what: str, failed: Sequence[tuple[str, SourceError]],
 def _seconds(text: str | None) -> float | None:
     """A Retry-After or a reset in seconds; None where it is no number (a date: rare, and late)."""
     try:
-        return None if text is None else max(0.0, float(text))
+        seconds = None if text is None else max(0.0, float(text))
     except ValueError:
         return None
+    return seconds if seconds is not None and math.isfinite(seconds) else None
