@@ -2,7 +2,8 @@
 
 All clients behave alike because all of them go through here (docs/adr/0020). What an answer means
 is each source's: it hands over a function that reads answers, and says which are passing trouble.
-Secrets travel in headers alone, which are never part of a message.
+Secrets travel in headers alone, which are never part of a message; where an answer repeats one, it
+is masked before anyone sees it (`masking.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 from stock_assets.errors import SourceError
 from stock_assets.sources.limits import LONGEST_HOLD, RateLimit
+from stock_assets.sources.masking import Mask
 
 if TYPE_CHECKING:
     import ssl
@@ -87,12 +89,14 @@ class Client:
         limits: Path,
         *,
         headers: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
         verify: ssl.SSLContext | bool = True,
         rates: Mapping[str, float] | None = None,
     ) -> None:
         """`limits` is the folder of the shared limits; `rates` adds named ones to the host's.
 
         Requests a second of a named limit are those of one kind of request (`send(limit=...)`).
+        `secrets` are texts within `headers` that must be seen nowhere else.
         """
         # Imported here: only runs that ask an API need it.
         import httpx  # noqa: PLC0415
@@ -113,6 +117,8 @@ class Client:
             limits=httpx.Limits(max_connections=settings.connections),
             follow_redirects=False,
         )
+        self._mask = Mask(secrets)
+        self._mask.cover_logs()
         self._count = threading.Lock()
         self.requests = 0
 
@@ -130,6 +136,7 @@ class Client:
     def close(self) -> None:
         """Let the connections go."""
         self._http.close()
+        self._mask.uncover_logs()
 
     def hold(self, seconds: float, limit: str = "") -> None:
         """Send nothing for so long, in no thread and no run: the host asked for it."""
@@ -215,16 +222,22 @@ class Client:
                     if len(body) > _LARGEST_ANSWER:
                         message = f"source {self.source}: {url} answers without end; not read"
                         raise SourceError(message)
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(str(response.url), response.status_code, headers, bytes(body))
+                headers = {
+                    name.lower(): self._mask.text(value)
+                    for name, value in response.headers.items()
+                }
+                masked = self._mask.body(bytes(body))
+                return Answer(str(response.url), response.status_code, headers, masked)
         except httpx.ConnectError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise SourceError(self._distrust(url, error)) from error
             raise PassingTroubleError(f"there was no connection ({error})") from error
         except httpx.HTTPError as error:
             # Its text may be empty; the type tells then.
-            words = str(error) or type(error).__name__
-            raise PassingTroubleError(f"the connection failed ({words})") from error
+            words = self._mask.text(str(error)) or type(error).__name__
+            # A malformed header is quoted: the cause would show what is masked.
+            cause = error if self._mask.text(str(error)) == str(error) else None
+            raise PassingTroubleError(f"the connection failed ({words})") from cause
 
     def _not_now(self, answer: Answer, limit: str) -> PassingTroubleError:
         pause = _seconds(answer.headers.get("retry-after"))
