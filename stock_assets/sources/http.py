@@ -223,8 +223,7 @@ class Client:
                         message = f"source {self.source}: {url} answers without end; not read"
                         raise SourceError(message)
                 headers = {
-                    name.lower(): self._mask.text(value)
-                    for name, value in response.headers.items()
+                    name.lower(): self._mask.text(value) for name, value in response.headers.items()
                 }
                 masked = self._mask.body(bytes(body))
                 return Answer(str(response.url), response.status_code, headers, masked)
