@@ -57,15 +57,16 @@ def spans(
 ) -> Iterator[tuple[dt.datetime, dt.datetime]]:
     """From when to when (UTC) to ask for the candles of a window; nothing of the future.
 
-    Daily candles are asked for by date, both included: the first and the last moment lie on the
-    same date in UTC and in Moscow. Others from midnight to midnight of Moscow, the end excluded; in
-    more than one request where clocks were set back, since a day of 25 hours is more than a day.
+    Daily candles are asked for by date, both included, up to noon: the same date in UTC and in
+    Moscow, whose clocks were four hours ahead at times. Others from midnight to midnight of Moscow,
+    the end excluded; in more than one request where clocks were set back, since a day of 25 hours
+    is more than a day.
     """
     if window.first is None:
         raise ValueError("a window without a first day cannot be asked for")
     if interval == DAILY:
         start = dt.datetime.combine(window.first, dt.time(0), dt.UTC)
-        end = dt.datetime.combine(window.last, dt.time(20, 59, 59), dt.UTC)
+        end = dt.datetime.combine(window.last, dt.time(12), dt.UTC)
     else:
         start = _midnight(window.first)
         end = _midnight(window.last + dt.timedelta(1))

@@ -18,7 +18,7 @@ from api_server import ApiServer
 from werkzeug.wrappers import Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 TOKEN = "t.not-a-real_Token-0123456789abcdef"
 CONTRACT = "/tinkoff.public.invest.api.contract.v1."
@@ -80,14 +80,14 @@ class Listing:
 
 
 def quoted(value: Decimal) -> dict[str, Any]:
-    """A price as the API writes it: the sign in both parts, so "-0" where the whole part is none."""
+    """A price as the API writes it: the sign in both parts, "-0" for a whole part of none."""
     sign = "-" if value < 0 else ""
     whole, rest = divmod(abs(value), 1)
     nano = int(rest * 10**9)
     return {"units": f"{sign}{int(whole)}", "nano": -nano if value < 0 else nano}
 
 
-def made(listing: Listing, interval: str, times: Iterable[dt.datetime]) -> list[Candle]:
+def made(listing: Listing, interval: str, times: Sequence[dt.datetime]) -> list[Candle]:
     """Candles at `times`: not random, and different for each ticker and time."""
     found = []
     for moment in times:
@@ -137,9 +137,9 @@ class TInvestServer(ApiServer):
             return [json.loads(item.body) for item in self.seen if item.path.endswith(method)]
 
     def _respond(self, request: Request) -> Response:
-        _, _, method = request.path.partition(CONTRACT)
+        base, _, method = request.path.partition(CONTRACT)
         service = method.partition("/")[0]
-        if request.method != "POST" or service not in SERVICES:
+        if (request.method, base) != ("POST", "/rest") or service not in SERVICES:
             return self._error(request, 404, 12, 12001, "Method is unimplemented")
         headers, over = self._count(service)
         response = self._answer_to(request, method, over=over)
@@ -160,7 +160,7 @@ class TInvestServer(ApiServer):
         }
         return said if self.says_limits else {}, count > limit
 
-    def _answer_to(self, request: Request, method: str, *, over: bool) -> Response:
+    def _answer_to(self, request: Request, method: str, *, over: bool) -> Response:  # noqa: PLR0911
         if request.headers.get("Content-Type") != "application/json":
             return Response("", 415)
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -212,7 +212,7 @@ class TInvestServer(ApiServer):
         ]
         return _json({"instruments": found})
 
-    def _get_candles(self, request: Request, body: dict[str, Any]) -> Response:
+    def _get_candles(self, request: Request, body: dict[str, Any]) -> Response:  # noqa: PLR0911
         if self.refuse is not None:
             code, grpc, said = self.refuse
             return self._error(request, _HTTP.get(grpc, 400), grpc, code, said)
