@@ -43,9 +43,9 @@ class RateLimit:
             if mine > now:
                 time.sleep(mine - now)
                 slept += mine - now
-            with self._lock:
-                if _moment(self._held_file, now) <= mine:
-                    return slept
+            # Without the lock: everyone who sends comes by here.
+            if _moment(self._held_file, now) <= mine:
+                return slept
             # Held while this one slept: its moment is given up for one after the hold.
 
     def hold(self, seconds: float) -> None:
@@ -53,9 +53,12 @@ class RateLimit:
         with self._lock:
             now = time.time()
             until = now + min(seconds, LONGEST_HOLD)
-            for file in (self._file, self._held_file):
-                if until > _moment(file, now):
-                    file.write_text(repr(until), encoding="ascii")
+            if until > _moment(self._file, now):
+                self._file.write_text(repr(until), encoding="ascii")
+            if until > _moment(self._held_file, now):
+                draft = self._held_file.with_suffix(".draft")
+                draft.write_text(repr(until), encoding="ascii")
+                draft.replace(self._held_file)  # whole for those who read it without the lock
 
     def held_for(self) -> float:
         """Seconds until the next request may be sent."""

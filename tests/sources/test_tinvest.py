@@ -6,7 +6,6 @@ import datetime as dt
 import ipaddress
 import json
 import logging
-import os
 import re
 import signal
 import ssl
@@ -42,10 +41,7 @@ from tinvest_server import (
 
 from stock_assets.calendars import get_calendar
 from stock_assets.errors import SourceError
-from stock_assets.graph import build_definitions
-from stock_assets.launch import open_instance, prepare_home, run_slice
-from stock_assets.partitions import Grid
-from stock_assets.settings import Settings, load_settings
+from stock_assets.settings import Settings
 from stock_assets.slices import Slice
 from stock_assets.sources import tinvest
 from stock_assets.sources.fetching import fetch_slice, fetched_slice
@@ -973,37 +969,6 @@ def test_a_quarantined_row_that_repeats_the_token_is_stored_without_it(
         bodies = source.ask(client, window)
     assert source.rows(window, bodies)["raw"].str.contains_any(["[secret]"]).all()
     assert TOKEN.encode() not in b"".join(bodies)
-
-
-@pytest.mark.slow
-def test_the_token_is_in_no_event_of_dagster(server: TInvestServer, tmp_path: Path) -> None:
-    file = tmp_path / "market.toml"
-    file.write_text(
-        '[lake]\npath = "lake"\n[partitions]\nfirst_day = 2024-03-04\n'
-        f'[sources.tinvest]\nkind = "tinvest"\nbase_url = "{server.rest}"\nattempts = 1\n'
-        '[[universe]]\nticker = "SBER"\nsource = "tinvest"\n',
-        encoding="utf-8",
-    )
-    settings = load_settings(file)
-    grid = Grid.of(settings)
-    area = grid.slice(FIRST, FIRST, ("SBER",))
-    server.echo = True
-    before = dict(os.environ)
-    try:
-        prepare_home(settings, file)
-        with open_instance() as instance:
-            definitions = build_definitions(settings)
-            done = run_slice(definitions, instance, grid, area, assets=("candles", "quarantine"))
-            assert done.success
-            server.refuse = (30061, 3, "odd")
-            failed = run_slice(definitions, instance, grid, area, assets=("candles", "quarantine"))
-            assert not failed.success
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-    written_down = everything_in(tmp_path)
-    assert b"[secret]" in written_down
-    assert TOKEN.encode() not in written_down
 
 
 # Certificates
