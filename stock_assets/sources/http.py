@@ -153,9 +153,10 @@ class Client:
 
         `read` sees an answer that is no error by its status; it raises `PassingTroubleError` for
         one that is worth another try, `SourceError` for one that is not. `refuse` sees the others
-        first and raises `SourceError` for what no other try would mend. What it lets pass is tried
-        again when its status means "not now" (429, 503, ...), and is refused here when not. Raises
-        `SourceError` after `attempts`, naming the source, the address and the last trouble.
+        first and raises `SourceError` for what no other try would mend, `PassingTroubleError` where
+        the answer says itself that it will pass. What it lets pass is tried again when its status
+        means "not now" (429, 503, ...), and is refused here when not. Raises `SourceError` after
+        `attempts`, naming the source, the address and the last trouble.
         """
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt  # noqa: PLC0415
 
@@ -299,8 +300,8 @@ class Client:
 
 
 def _failures(source: str, what: str, failed: Sequence[tuple[str, SourceError]], total: int) -> str:
-    first = failed[0][1]
-    if total == 1:
+    named, first = failed[0]
+    if total == 1 and named in str(first):
         return str(first)
     names = list(dict.fromkeys(name for name, _ in failed))
     shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
