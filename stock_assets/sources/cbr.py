@@ -187,13 +187,14 @@ class CbrSource(ApiSource[CbrSettings]):
         return client.send("GET", f"/scripts/{page}.asp", read, params=params, refuse=self._refuse)
 
     def _document(self, answer: Answer, root: str) -> Element:
-        """The document of an answer. What may be right the next time is passing trouble."""
-        if "html" in answer.content_type:
-            raise PassingTroubleError(self._turned_away(answer))
+        """The document of an answer. What may be right the next time is passing trouble.
+
+        A whole document with the right root is taken whatever its content type says.
+        """
         try:
             return documents.document(answer.body, root)
         except documents.NotTheDocumentError as error:
-            if b"<html" in answer.body[:1000].lower():
+            if "html" in answer.content_type or b"<html" in answer.body[:1000].lower():
                 raise PassingTroubleError(self._turned_away(answer)) from error
             words = f"it answered with {error} ({answer.excerpt})"
             raise PassingTroubleError(words) from error

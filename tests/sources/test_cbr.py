@@ -380,13 +380,24 @@ def test_the_guards_page_is_tried_again(server: CbrServer, tmp_path: Path, statu
     assert len(server.seen) == 3
 
 
-def test_a_page_for_people_is_seen_also_when_it_says_it_is_xml(
-    server: CbrServer, tmp_path: Path
+@pytest.mark.parametrize(
+    ("page", "kind"),
+    [(GUARD, "application/xml"), ("<title>DDOS-GUARD</title>", "text/html; charset=utf-8")],
+)
+def test_a_page_for_people_is_known_by_its_type_or_its_words(
+    server: CbrServer, tmp_path: Path, page: str, kind: str
 ) -> None:
-    server._answer = xml_of(GUARD)
+    server._answer = lambda _request: Response(page, content_type=kind)
     with pytest.raises(SourceError, match=r"\(GOLD\).*page for people.*DDOS-GUARD"):
         look(settings(server, tmp_path, attempts=2))
     assert len(server.seen) == 2
+
+
+def test_a_whole_document_is_taken_whatever_its_type(server: CbrServer, tmp_path: Path) -> None:
+    right = server._answer
+    server._answer = lambda request: Response(right(request).get_data(), content_type="text/html")
+    server.packed = False
+    assert prices(look(settings(server, tmp_path))) == server.metals["XAU"]
 
 
 def test_a_bomb_is_refused_and_not_asked_for_again(server: CbrServer, tmp_path: Path) -> None:
