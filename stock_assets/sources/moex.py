@@ -1,7 +1,7 @@
 """Moscow Exchange ISS: candles of shares, funds and indices, without a key.
 
-What a candle's row means and how pages are asked for; how ISS's answers are read is in `iss.py`, what
-else it is asked about securities in `moex_reference.py`. docs/sources/moex.md has the contract.
+What a candle's row means and how pages are asked for. How ISS's answers are read is in `iss.py`,
+what else it is asked about securities in `moex_reference.py`; the contract: docs/sources/moex.md.
 """
 
 from __future__ import annotations

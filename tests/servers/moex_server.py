@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 from api_server import ApiServer
 from werkzeug.wrappers import Request, Response
 
+from stock_assets.settings import Settings
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 CANDLE_COLUMNS = ("open", "close", "high", "low", "value", "volume", "begin", "end")
 PAGE = 500
@@ -54,6 +57,17 @@ class Listing:
             int(bool(self.is_primary)), 2, self.history_from, self.history_till,
             self.history_from, self.history_till, self.is_primary, "RUB",
         ]  # fmt: skip
+
+
+def moex_settings(lake: Path, url: str, universe: list[dict[str, Any]], **own: Any) -> Settings:
+    """Settings of a lake whose source moex is a server of this kind, with little patience."""
+    quick = {"requests_per_second": 50, "first_wait": 0.01, **own}
+    return Settings(
+        lake={"path": lake},
+        partitions={"first_day": dt.date(2018, 1, 3)},
+        universe=universe,
+        sources={"moex": {"kind": "moex", "base_url": f"{url}/iss", **quick}},
+    )
 
 
 def candle(begin: str, close: float, *, volume: float | None = 100, minutes: int = 1440) -> Row:

@@ -17,7 +17,7 @@ from api_server import EACH_FAULT, ApiServer, Fault
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from moex_server import CANDLE_COLUMNS, PAGE, Iss, Listing, candle, daily
+from moex_server import CANDLE_COLUMNS, PAGE, Iss, Listing, candle, daily, moex_settings
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request, Response
 
@@ -85,13 +85,7 @@ def server(iss: Iss) -> Iterator[ApiServer]:
 def build(tmp_path: Path) -> Build:
     def built(url: str, *tickers: str, universe: Any = None, **own: Any) -> Settings:
         every = [{"ticker": item, "source": "moex"} for item in tickers or ("SBER",)]
-        patient = {"requests_per_second": 50, "first_wait": 0.01, **own}
-        return Settings(
-            lake={"path": tmp_path / "lake"},
-            partitions={"first_day": dt.date(2018, 1, 3)},
-            universe=universe or every,
-            sources={"moex": {"kind": "moex", "base_url": f"{url}/iss", **patient}},
-        )
+        return moex_settings(tmp_path / "lake", url, universe or every, **own)
 
     return built
 
