@@ -239,6 +239,9 @@ def test_a_row_with_a_missing_or_odd_price_is_kept_in_quarantine_as_it_came(
     ]
     assert found.quarantine["file"].unique().to_list() == ["SBER/candles"]
     assert found.candles.height + 4 == len(rows)
+    body = json.dumps({"candles": {"columns": CANDLE_COLUMNS, "data": rows}}).encode()
+    parsed = source_of(build(server.url)).rows(window(DAY, dt.date(2024, 6, 28)), [body])
+    assert parsed["fault"].to_list()[:5] == [*found.quarantine["reason"].to_list(), None]
     assert json.loads(found.quarantine["raw"][2]) == dict(zip(CANDLE_COLUMNS, rows[2], strict=True))
 
 
@@ -355,16 +358,24 @@ def test_a_cursor_spares_the_empty_page(build: Build, iss: Iss, server: ApiServe
 
 
 def test_an_empty_page_before_the_end_that_the_cursor_names_is_asked_again(
-    build: Build, server: ApiServer, iss: Iss
+    build: Build, iss: Iss
 ) -> None:
-    body = {
-        "candles": {"columns": CANDLE_COLUMNS, "data": []},
-        "candles.cursor": {"columns": ["INDEX", "TOTAL", "PAGESIZE"], "data": [[0, 19, 500]]},
-    }
     iss.cursor = True
-    server.fail_next(Fault("html"), Fault("status", 200, body=json.dumps(body)))
-    server.fail_next(Fault("status", 200, body=json.dumps(body)))
-    assert fetch_slice(build(server.url), june(), now=LATE).candles.height == 19
+    rows = iss.securities["SBER"][0].candles[24]
+    missing = {"candles": {"columns": CANDLE_COLUMNS, "data": []},
+               "candles.cursor": {"columns": ["INDEX", "TOTAL", "PAGESIZE"],
+                                  "data": [[0, len(rows), PAGE]]}}  # fmt: skip
+    pages = 0
+
+    def answer(request: Request) -> Response:
+        nonlocal pages
+        pages += request.path.endswith("/candles.json")
+        if pages == 1:
+            return Response(json.dumps(missing), content_type="application/json")
+        return iss.answer(request)
+
+    with ApiServer(answer) as server:
+        assert fetch_slice(build(server.url), june(), now=LATE).candles.height == len(rows)
 
 
 def test_a_candle_that_appears_or_changes_between_two_pages_counts_as_it_was_last(
@@ -517,7 +528,8 @@ def test_boards_are_looked_up_once_for_all_windows(
 def test_a_delisted_security_is_read_from_its_last_main_board() -> None:
     boards = Iss({"OLD": [
         Listing("SMAL", history_from="2011-11-21", history_till="2018-01-10", group=21),
-        Listing("EQBR", history_from="2011-11-21", history_till="2013-08-30", group=6),
+        Listing("EQNE", history_from="2011-11-21", history_till="2013-08-30", group=6),
+        Listing("EQBR", history_from="2012-06-01", history_till="2013-08-30", group=6),
         Listing("TQBR", history_from="2013-07-08", history_till="2017-05-05"),
     ]})  # fmt: skip
     found = Direct(boards).send(
@@ -526,12 +538,13 @@ def test_a_delisted_security_is_read_from_its_last_main_board() -> None:
         lambda answer: main_boards(tables_of(answer.body)["boards"]),
         params={},
     )
-    assert [board.name for board in found] == ["TQBR", "EQBR"]
+    assert [board.name for board in found] == ["TQBR", "EQBR", "EQNE"]
 
 
 days_of_spans = st.tuples(st.integers(0, 60), st.integers(0, 30))
 
 
+@hypothesis_settings(max_examples=40, deadline=None)
 @given(st.lists(days_of_spans, max_size=6))
 def test_each_day_is_of_the_first_board_that_has_it(given_spans: list[tuple[int, int]]) -> None:
     zero = dt.date(2013, 1, 1)
@@ -700,6 +713,7 @@ def test_candles_rewritten_for_a_split_are_recognised_and_brought_back(
     assert found["volume"].item() == 1000.0  # value / volume is no price: left as it is
 
 
+@hypothesis_settings(max_examples=40, deadline=None)
 @given(
     traded=st.integers(1, 10**7).map(lambda ticks: ticks / 1000),
     volume=st.integers(1, 10**9).map(lambda lots: lots * 10**4),
@@ -756,6 +770,22 @@ def test_a_split_leaves_the_candles_before_it_as_they_were_traded(
     wanted = split_iss(rewrites=False).securities["SBER"][0].candles[24]
     assert found.candles["close"].to_list() == pytest.approx([row[1] for row in wanted], rel=1e-12)
     assert found.candles["volume"].to_list() == [row[5] for row in wanted]
+
+
+def test_two_splits_are_told_apart_where_both_are_rewritten(build: Build) -> None:
+    iss = split_iss(rewrites=True)
+    listing = iss.securities["SBER"][0]
+    wanted = [row[1] for row in split_iss(rewrites=False).securities["SBER"][0].candles[24]]
+    for place, official in enumerate(listing.history):
+        if official[0] < "2024-05-20":
+            # A split of 4 to 1 on that day: a fourth of the price was traded before it.
+            wanted[place] /= 4
+            official[1] = official[1] and official[1] / 4
+    iss.splits.append(["2024-05-20", "SBER", 4, 1])
+    area = Slice(dt.date(2024, 5, 2), dt.date(2024, 6, 28), ("SBER",))
+    with iss.serve() as server:
+        found = fetch_slice(build(server.url), area, now=LATE)
+    assert found.candles["close"].to_list() == pytest.approx(wanted, rel=1e-11)
 
 
 def test_as_traded_can_be_left_to_iss(build: Build) -> None:
