@@ -176,6 +176,9 @@ class MoexSettings(ApiSection):
     kind: Literal["moex"]
     base_url: str = "https://iss.moex.com/iss"
     interval: Literal["1m", "10m", "1h", "1d"] = "1d"
+    as_traded: bool = True
+    """Whether candles that the exchange has rewritten for later splits are brought back to what was
+    traded, as declared splits (lake.splits) expect them."""
 
 
 class TInvestSettings(ApiSection):
