@@ -752,6 +752,12 @@ def test_json_that_is_no_answer_is_not_taken_for_emptiness(
             source.ask(client, window)
 
 
+def test_a_page_of_html_that_stays_is_told_as_one(server: TInvestServer, tmp_path: Path) -> None:
+    server.fail_at_random(1.0, Fault("html"))
+    with pytest.raises(SourceError, match=r"SBER.*text/html, not JSON .*DDOS-GUARD"):
+        fetch(settings_of(server, tmp_path, attempts=2))
+
+
 @pytest.mark.slow
 def test_a_storm_ends_in_the_same_rows_or_an_error_that_names_tickers(tmp_path: Path) -> None:
     days = get_calendar("XMOS").between(dt.date(2024, 1, 1), dt.date(2024, 3, 15))
