@@ -89,7 +89,7 @@ class Reference:
         found = [
             Split(item.ticker, split.day, split.before, split.after)
             for item in instruments
-            for window in windows_of(item, None, dt.date.max - _DAY)
+            for window in windows_of(item, None, dt.date.max)
             for split in every.get(window.symbol, ())
             if (window.first is None or window.first <= split.day) and split.day <= window.last
         ]

@@ -6,7 +6,7 @@ import datetime as dt
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stock_assets.settings import Instrument
@@ -56,6 +56,7 @@ def test_without_a_listing_day_history_begins_with_the_source() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(DAYS, st.integers(0, 3000), st.integers(1, 800))
 def test_a_cut_window_covers_each_day_once_at_fixed_dates(
     first: dt.date, days: int, longest: int
@@ -74,6 +75,7 @@ def test_a_cut_window_covers_each_day_once_at_fixed_dates(
     )
 
 
+@settings(deadline=None)
 @given(st.lists(DAYS, min_size=4, max_size=4, unique=True), DAYS, st.integers(0, 4000))
 def test_no_day_is_asked_for_under_two_symbols_and_none_between_listing_and_delisting_is_left_out(
     days: list[dt.date], first: dt.date, length: int
