@@ -61,7 +61,7 @@ min_training_rows = 300
     program = os.path.join(os.path.dirname(sys.executable), "stock-assets")  # noqa: PTH118, PTH120
     return subprocess.run(
         [program, *words, "--settings", str(file)],
-        capture_output=True, text=True, timeout=280, check=False,
+        capture_output=True, text=True, timeout=580, check=False,
     )  # fmt: skip
 
 
@@ -77,6 +77,7 @@ def runs(server: CbrServer, folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # 25 s of processor, which other tests share
 def test_gold_is_forecast_and_scored_and_an_unpublished_day_is_named(
     gold: dict[dt.date, float], tmp_path: Path
 ) -> None:
