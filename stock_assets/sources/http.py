@@ -43,6 +43,9 @@ _LARGEST_ANSWER = 256 * 1024 * 1024
 _NEWS_EVERY = 10.0
 _SHOWN = 200
 _NAMES_SHOWN = 5
+_LOST_IN_A_ROW = 8
+"""Requests that failed for all their attempts, with none in between that did not: the host is down,
+and each of a thousand others would only be waited for as long again."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class Client:
         self._mask = Mask(secrets)
         self._mask.cover_logs()
         self._count = threading.Lock()
+        self._lost = 0
         self.requests = 0
 
     def __enter__(self) -> Self:
@@ -192,14 +196,19 @@ class Client:
             return read(answer)
 
         try:
-            return retrying(once)
+            found = retrying(once)
         except PassingTroubleError as trouble:
+            with self._count:
+                self._lost += 1
             message = (
                 f"source {self.source}: {method} {url} was tried {self._settings.attempts} times, "
                 f"the last time {trouble}. What has been fetched is kept: run the slice again to "
                 f"go on, or look with `stock-assets sources check {self.source}`"
             )
             raise SourceError(message) from trouble
+        with self._count:
+            self._lost = 0
+        return found
 
     def _ask(
         self, method: str, url: str, params: Mapping[str, str] | None, json: Any, limit: str
@@ -274,8 +283,9 @@ class Client:
     ) -> list[T]:
         """`work` of each item, as many at once as there are connections, in the items' order.
 
-        One that fails does not keep the others from being fetched: when all have been tried,
-        `SourceError` names those that failed (`name`) and why the first did. Tells its progress
+        One that fails does not keep the others from being fetched, but where nothing gets through
+        any more the rest is not tried: then `SourceError` names those that failed (`name`) and
+        why the first did. Tells its progress
         every few seconds as so many of so many `what`.
         """
         done, began = 0, time.monotonic()
@@ -285,6 +295,8 @@ class Client:
 
         def attempt(item: Item) -> T | SourceError:
             nonlocal done, told
+            if self._lost >= _LOST_IN_A_ROW:
+                return SourceError(f"source {self.source}: not tried, for the host is down")
             try:
                 result: T | SourceError = work(item)
             except SourceError as error:

@@ -155,3 +155,35 @@ def test_an_answer_without_end_is_not_read_to_the_end(
     monkeypatch.setattr("stock_assets.sources.http._LARGEST_ANSWER", 100)
     with pytest.raises(SourceError, match="answers without end"):
         client.send("GET", "/x", read)
+
+
+def test_of_a_host_that_is_down_only_the_first_requests_are_waited_for(tmp_path: Path) -> None:
+    own = MoexSettings(
+        kind="moex", first_wait=0.01, attempts=2, requests_per_second=50, connections=2
+    )
+    tried = []
+
+    def work(client: Client, item: int) -> None:
+        tried.append(item)
+        client.send("GET", f"/{item}", read)
+
+    with Client("mine", own, "http://127.0.0.1:9", tmp_path) as client:  # noqa: SIM117
+        with pytest.raises(SourceError, match=r"500 of 500 things failed.*no connection"):
+            client.map(lambda item: work(client, item), range(500), what="things", name=str)
+    assert 8 <= len(tried) <= 10
+
+
+def test_failures_between_successes_are_no_host_that_is_down(
+    server: ApiServer, client: Client
+) -> None:
+    def work(item: int) -> int:
+        if item % 2:
+            server.fail_next(*[Fault("status", 503)] * 4)
+        return len(client.send("GET", f"/{item}", read))
+
+    for item in range(24):
+        if item % 2:
+            with pytest.raises(SourceError, match="was tried 4 times"):
+                client.map(work, [item], what="things", name=str)
+        else:
+            assert client.map(work, [item], what="things", name=str) == [50]
