@@ -49,5 +49,6 @@ def built_on(
 def around(cells: Collection[Cell], tickers: Sequence[str]) -> Rectangle:
     """The smallest rectangle that holds the cells."""
     days = {day for day, _ in cells}
-    places = [tickers.index(ticker) for _, ticker in cells]
-    return Rectangle(min(days), max(days), tuple(tickers[min(places) : max(places) + 1]))
+    named = {ticker for _, ticker in cells}
+    places = [place for place, ticker in enumerate(tickers) if ticker in named]
+    return Rectangle(min(days), max(days), tuple(tickers[places[0] : places[-1] + 1]))

@@ -13,10 +13,12 @@ Which files are whole and what is in them is `sources/arrivals.py`'s.
 import datetime as dt
 import hashlib
 import json
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
+from filelock import Timeout
 
 from stock_assets.automation.batches import BatchRuns, range_of
 from stock_assets.automation.downstream import Cell, Rectangle, around, built_on
@@ -44,6 +46,10 @@ RETRIES = (dt.timedelta(minutes=1), dt.timedelta(minutes=10))
 
 PATIENCE = dt.timedelta(minutes=1)
 """For so long whole files wait for others that are still being written, to be one run with them."""
+
+
+LONG_LOOK_SECONDS = 10.0
+"""After a look that took longer, what follows is decided in the next: a tick has to be quick."""
 
 
 @dataclass
@@ -87,15 +93,21 @@ def tick(settings: Settings, grid: Grid, instance: dg.DagsterInstance, now: dt.d
     Raises `SourceError` when the folder or what is known of it cannot be read or written.
     """
     inbox = Inbox(settings.inbox_dir)
-    known = inbox.state()
+    if not inbox.root.is_dir():
+        return Tick()
     try:
-        found, state = _Looked(inbox, settings, grid, instance, now).at(known)
+        # A tick that took too long for the daemon may still be going on.
+        with inbox.lock():
+            known = inbox.state()
+            found, state = _Looked(inbox, settings, grid, instance, now).at(known)
+            if state != known:
+                # Before anything is asked for: whoever asks again finds what has been asked.
+                inbox.save(state)
+    except Timeout:
+        return Tick(waits_for="the look before is still going on")
     except OSError as error:
         message = f"inbox: {error}; make {inbox.root} readable and writable for this user"
         raise SourceError(message) from error
-    if state != known:
-        # Before anything is asked for: whoever asks again finds what has been asked.
-        inbox.save(state)
     return found
 
 
@@ -122,9 +134,12 @@ class _Looked:
     def at(self, state: State) -> tuple[Tick, State]:
         """The whole of a tick."""
         state = self._concluded(state)
+        began = time.monotonic()
         state, said = look(self._inbox, self._settings, state, self._now)
         self._found.warnings += said
-        if state.batch is None:
+        if time.monotonic() - began > LONG_LOOK_SECONDS:
+            self._found.waits_for = "a long look at new files; what they change is for the next"
+        elif state.batch is None:
             state = self._decided(state)
         if state.batch is not None:
             self._found.requests = self._runs.requests(state.batch)
@@ -308,9 +323,11 @@ class _Looked:
     ) -> tuple[list[Rectangle], list[Batch]]:
         """What to run of each exchange, and what was given up on one of them, which runs along."""
         cells: dict[str, set[Cell]] = {}
-        for exchange, tickers in self._exchanges().items():
-            changed = {cell for cell in found.candles | set(forgotten) if cell[1] in tickers}
-            own = {cell for cell in found.set_aside if cell[1] in tickers}
+        tickers_of = self._exchanges()
+        for exchange, tickers in tickers_of.items():
+            theirs = frozenset(tickers)
+            changed = {cell for cell in found.candles.union(forgotten) if cell[1] in theirs}
+            own = {cell for cell in found.set_aside if cell[1] in theirs}
             if changed:
                 first = min(day for day, _ in changed)
                 own |= _corners(built_on(changed, self._built(first, tickers), tickers))
@@ -318,15 +335,14 @@ class _Looked:
                 cells[exchange] = own
         again = []
         for batch in given_up:
-            theirs: dict[str, set[Cell]] = {}
+            asked: dict[str, set[Cell]] = {}
             for cell in self._runs.days_and_tickers(batch):
                 exchange = self._settings.instrument(cell[1]).exchange
-                theirs.setdefault(exchange, set()).add(cell)
-            if theirs.keys() & cells.keys():
+                asked.setdefault(exchange, set()).add(cell)
+            if asked.keys() & cells.keys():
                 again.append(batch)
-                for exchange, own in theirs.items():
+                for exchange, own in asked.items():
                     cells.setdefault(exchange, set()).update(own)
-        tickers_of = self._exchanges()
         return [around(own, tickers_of[name]) for name, own in sorted(cells.items())], again
 
     def _exchanges(self) -> dict[str, list[str]]:

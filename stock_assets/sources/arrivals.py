@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,9 @@ JUDGED_BYTES = 32 * 2**20
 
 The look has to be quick: reading a gigabyte whole takes longer than a sensor may."""
 
+LOOK_SECONDS = 15.0
+"""So long a look goes on opening files; the others are for the next one."""
+
 _UNSETTLED = dt.timedelta(days=10)
 """Older sessions have settled, whatever the source."""
 
@@ -67,7 +71,7 @@ def look(
     if universe != state.universe:
         # A ticker was added perhaps: what was refused may be welcome now.
         before = {name: note for name, note in before.items() if note.state != "refused"}
-    looking = _Look(inbox, settings, sources_of(settings), now)
+    looking = _Look(inbox, settings, sources_of(settings), now, time.monotonic() + LOOK_SECONDS)
     files = looking.files()
     if not files and not before:
         return state, []
@@ -112,6 +116,8 @@ class _Look:
     settings: Settings
     sources: Mapping[str, Path]
     now: dt.datetime
+    until: float
+    """By the monotonic clock, when to open no more files."""
 
     def files(self) -> list[Path]:
         """All that lies in the inbox and in the folders in it that a source reads."""
@@ -123,6 +129,8 @@ class _Look:
         stamp = stamp_of(file)
         if note is not None and note.stamp == stamp:
             if note.state != "settling" or is_growing(file, self.now.timestamp()):
+                return note
+            if time.monotonic() > self.until:
                 return note
             found = self._examined(file, note)
             if (stamp := stamp_of(file)) == note.stamp:
@@ -225,9 +233,11 @@ def changes(
 ) -> Changes:
     """Compare files that wait with the lake, the later ones last: they came after all it holds.
 
+    Where that takes too long for a look, the rest counts as changed, as large files do.
     Raises `SourceError` when one cannot be read any more.
     """
     counted = dict(files)
+    until = time.monotonic() + LOOK_SECONDS
     stamps = {name: stamp_of(inbox.root / name) for name in files}
     cells: set[Cell] = set()
     aside: set[Cell] = set()
@@ -238,7 +248,7 @@ def changes(
             own = arrived.sources.get(source_name)
             if own is None or name not in counted:
                 continue
-            if arrived.bytes > JUDGED_BYTES:
+            if arrived.bytes > JUDGED_BYTES or time.monotonic() > until:
                 cells |= {(day, ticker) for day in (own.first, own.last) for ticker in own.tickers}
                 continue
             place = Place(inbox.root / name, arrived.label, is_known=True)

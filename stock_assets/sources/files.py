@@ -58,6 +58,7 @@ _log = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 10
 _NUMERALS_SAMPLE = 1_000
+_STRANGER = "__stranger__"
 
 
 @dataclass(frozen=True)
@@ -339,38 +340,44 @@ class FilesSource:
         Also the tickers found that are not ours. Every row gets a cell (see `_filed`).
         """
         columns = file.columns
-        names = [*columns.stamp, *([columns.ticker] if columns.ticker else [])]
-        read = file.table.collect(file.table.scan().select(ROW, *dict.fromkeys(names)))
-        strangers: set[str] = set()
-        if columns.ticker is None:
-            ticker = pl.lit(file.ticker, self._names)
-        else:
-            text = pl.col(columns.ticker).cast(pl.String).str.strip_chars()
-            ticker = text.cast(self._names, strict=False)
-            is_strange = (text != "") & ticker.is_null()
-            strangers = set(read.filter(is_strange).select(text.unique()).to_series())
-            if strangers:
-                read = read.filter(~is_strange.fill_null(value=False))
-        written = self._written_stamps(file, read)
-        keys = read.select(ROW, ticker.alias("ticker"))
-        del read  # of a large file the text alone is most of the memory
-        if strangers and keys["ticker"].null_count() == keys.height:
+        ticker, stranger = self._whose(file)
+        scan = file.table.scan().select(ROW, ticker.alias("ticker"), stranger, *columns.stamp)
+        read = file.table.collect(scan)
+        strangers = set(read[_STRANGER].drop_nulls().unique())
+        if strangers:
+            read = read.filter(pl.col(_STRANGER).is_null())
+        read = read.drop(_STRANGER)
+        if strangers and read["ticker"].null_count() == read.height:
             return self._no_keys(), strangers
-        stamps = self._stamps(file, written)
-        keys = keys.with_columns(*stamps, written.cast(pl.String).alias("written"))
+        keys, written = read.select(ROW, "ticker"), _written_stamps(read, columns.stamp)
+        del read  # of a large file the text alone is most of the memory
+        keys = keys.with_columns(*self._stamps(file, written))
         del written
-        return self._filed(self._with_days(file, keys)), strangers
+        keys, unplaced = self._with_days(file, keys)
+        keys = keys.with_columns(pl.lit(None, pl.String).alias("fault"))
+        faulty = keys.filter(pl.col("ticker").is_null() | pl.col("start").is_null())
+        if faulty.height:
+            again = file.table.scan().filter(pl.col(ROW).is_in(faulty[ROW].implode()))
+            text = file.table.collect(again.select(ROW, *dict.fromkeys(columns.stamp)))
+            said = _written_stamps(text, columns.stamp).cast(pl.String).alias("written")
+            faults = faulty.join(text.select(ROW, said), on=ROW, how="left", maintain_order="left")
+            fault = _key_fault(" and ".join(columns.stamp), unplaced).alias("fault")
+            keys = keys.update(faults.select(ROW, fault), on=ROW)
+        return self._filed(keys), strangers
+
+    def _whose(self, file: _File) -> tuple[pl.Expr, pl.Expr]:
+        """The ticker of each row, and what stands there where it is none of ours."""
+        if file.columns.ticker is None:
+            return pl.lit(file.ticker, self._names), pl.lit(None, pl.String).alias(_STRANGER)
+        text = pl.col(file.columns.ticker).cast(pl.String).str.strip_chars()
+        ticker = text.cast(self._names, strict=False)
+        is_strange = (text != "") & ticker.is_null()
+        return ticker, pl.when(is_strange).then(text).alias(_STRANGER)
 
     def _no_keys(self) -> pl.DataFrame:
         names = ("day", "interval", "start", "fault")
         types = {name: RAW_SCHEMA[name] for name in names}
         return pl.DataFrame(schema={ROW: pl.Int64, "ticker": self._names, **types})
-
-    def _written_stamps(self, file: _File, read: pl.DataFrame) -> pl.Series:
-        stamp = file.columns.stamp
-        if len(stamp) == 1:
-            return read[stamp[0]]
-        return join_clock(read[stamp[0]], read[stamp[1]])
 
     def _stamps(self, file: _File, written: pl.Series) -> pl.DataFrame:
         try:
@@ -382,8 +389,8 @@ class FilesSource:
             )
             raise SourceError(message) from None
 
-    def _with_days(self, file: _File, keys: pl.DataFrame) -> pl.DataFrame:
-        """With interval, day, start and fault: what each stamp means.
+    def _with_days(self, file: _File, keys: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+        """With interval, day and start: what each stamp means. And what is said of one without.
 
         Where most stamps are at 00:00 as written they are labels of days, and one that is not is
         at fault. Else they are moments, and the day is the one on the exchange's clock. A daily
@@ -404,10 +411,7 @@ class FilesSource:
         if interval == DAILY and not labels:
             label = pl.col("day").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
             keys = keys.with_columns(label.alias("start"))
-        return keys.with_columns(
-            pl.lit(interval).alias("interval"),
-            _key_fault(" and ".join(file.columns.stamp), unplaced),
-        )
+        return keys.with_columns(pl.lit(interval).alias("interval")), unplaced
 
     def _local_day(self) -> pl.Expr:
         """The date of `start` on the clock of each ticker's exchange."""
@@ -514,6 +518,12 @@ class FilesSource:
             return Numerals()
         sample = file.table.collect(file.table.scan().select(texts).head(_NUMERALS_SAMPLE))
         return numerals_of(sample, texts[0])
+
+
+def _written_stamps(read: pl.DataFrame, stamp: tuple[str, ...]) -> pl.Series:
+    if len(stamp) == 1:
+        return read[stamp[0]]
+    return join_clock(read[stamp[0]], read[stamp[1]])
 
 
 def _key_fault(stamp: str, unplaced: str) -> pl.Expr:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from stock_assets.errors import SourceError
@@ -42,7 +43,7 @@ SETTLED_SECONDS = 5.0
 _FOOTER_WAIT = 120.0
 """For so many seconds an empty file, or a Parquet without its footer, may still be growing."""
 
-_FILED, _STATE = "filed", ".state.json"
+_FILED, _STATE, _LOCK = "filed", ".state.json", ".lock"
 _PARTIAL = (".part", ".partial", ".crdownload", ".download", ".tmp", ".temp", ".filepart", ".!ut")
 """How the names of downloads and copies in progress end."""
 _FOOTER = b"PAR1"
@@ -120,6 +121,10 @@ class Inbox:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.filed = Filed(self.root / _FILED)
+
+    def lock(self) -> FileLock:
+        """Held by the one who looks and files. Raises `Timeout` at once when another does."""
+        return FileLock(self.root / _LOCK, timeout=0)
 
     def state(self) -> State:
         """What was known at the last look."""
