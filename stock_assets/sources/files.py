@@ -305,13 +305,16 @@ class FilesSource:
         return sorted(found, key=lambda item: item.name)
 
     def _ticker_of(self, path: Path) -> str | None:
-        """The ticker of this source that a file's name says: SBER.csv, sber.csv, SBER_2018.csv."""
+        """The ticker of this source that a file's name says: SBER.csv, sber.csv, sber_1d.csv."""
         name = stem(path)
         if name in self._instruments:
             return name
+        folded = {ticker: ticker.casefold() for ticker in self._instruments}
+        low = name.casefold()
         for matches in (
-            [ticker for ticker in self._instruments if ticker.casefold() == name.casefold()],
+            [ticker for ticker, own in folded.items() if low == own],
             [item for item in self._instruments if name.startswith((f"{item}_", f"{item}-"))],
+            [ticker for ticker, own in folded.items() if low.startswith((f"{own}_", f"{own}-"))],
         ):
             if len(matches) == 1:
                 return matches[0]

@@ -547,3 +547,39 @@ def test_a_source_outside_of_the_inbox_keeps_its_files_and_its_rules(
     assert found.quarantine["file"].to_list() == ["AAA.csv"]
     assert "row 1 of AAA_2.csv" in found.quarantine["reason"][0]
     assert sorted(item.name for item in folder.iterdir()) == ["AAA.csv", "AAA_2.csv"]
+
+
+def test_a_bomb_is_refused_by_the_look_and_by_a_run(box: Box) -> None:
+    import gzip  # noqa: PLC0415
+
+    lines = (row("06-02") + "\n").encode() * 40_000
+    with gzip.open(box.folder / "AAA.csv.gz", "wb") as stream:
+        stream.write(b"Date,Open,High,Low,Close,Volume\n")
+        for _ in range(80):
+            stream.write(lines)
+    box.touch(box.folder / "AAA.csv.gz", age=1000)
+    box.drop("BBB.csv", [row("06-02")])
+    area = Slice(None, dt.date(2026, 6, 30), ("AAA", "BBB"))
+    before = fetch_slice(box.settings, area)
+    assert before.candles["ticker"].to_list() == ["BBB"]
+    assert box.serve() == [("06-02|BBB", "06-02|BBB")]
+    assert "unpacks to more than" in box.warnings[0]
+    assert fetch_slice(box.settings, area).candles.equals(before.candles)
+
+
+def test_the_status_tells_what_waits_and_why(box: Box) -> None:
+    from stock_assets.sources.inbox import Inbox  # noqa: PLC0415
+
+    def states() -> dict[str, str]:
+        return {
+            item.file: item.state for item in Inbox(box.settings.inbox_dir).waiting(box.settings)
+        }
+
+    box.drop("AAA.csv", [row("06-02")])
+    box.drop("ZZZ.csv", [row("06-02")])
+    assert states() == {"AAA.csv": "new", "ZZZ.csv": "new"}
+    (request,) = [*box.tick(), *box.tick()]
+    assert states() == {"AAA.csv": "running", "ZZZ.csv": "refused"}
+    box.run(request, CANCELED)
+    box.tick()
+    assert states() == {"AAA.csv": "failed", "ZZZ.csv": "refused"}
