@@ -219,25 +219,30 @@ def sql(
 
 @app.command()
 def status(settings: SettingsOption = None, as_json: JsonOption = False) -> None:
-    """What the lake holds, the last runs, and the tickers that are behind."""
+    """What the lake holds, what waits in the inbox, the last runs, the tickers that are behind."""
     from stock_assets.lake.store import Lake  # noqa: PLC0415
     from stock_assets.overview import plain, stale_tickers, table_status  # noqa: PLC0415
+    from stock_assets.sources.inbox import Inbox  # noqa: PLC0415
 
     loaded = load(settings)
     lake = Lake(loaded.lake_dir)
     tables = table_status(lake)
     stale = stale_tickers(lake, loaded, dt.datetime.now(tz=dt.UTC))
     runs = _last_runs(loaded)
+    waiting = Inbox(loaded.inbox_dir).waiting(loaded)
     if as_json:
         content = {
             "lake": str(loaded.lake_dir),
             "tables": plain(tables),
+            "inbox": plain(waiting),
             "runs": runs,
             "stale": plain(stale),
         }
         print(json.dumps(content, indent=2))  # noqa: T201
         return
     console.show(f"Lake: {loaded.lake_dir}", *console.status_tables(tables, stale))
+    if waiting:
+        console.show(console.inbox_table(waiting))
     console.show(*[f"{item['started']}  {item['status']:<8} {item['slice']}" for item in runs])
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from stock_assets.outlook import HorizonOutlook, Outlook
     from stock_assets.overview import StaleTicker, TableStatus
     from stock_assets.sources.checking import Configured
+    from stock_assets.sources.inbox import Waiting
 
 _WIDE = 136
 """Columns that a forecast table needs; a narrower terminal wraps lines, not cells."""
@@ -274,6 +276,16 @@ def sources_table(sources: Sequence[Configured]) -> Table:
             "" if item.requests_per_second is None else f"{item.requests_per_second:g}",
             item.where,
         )
+    return table
+
+
+def inbox_table(waiting: list[Waiting]) -> Table:
+    """What has been dropped in the inbox and is not filed yet."""
+    table = Table(title="Inbox", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("file", "state", "why"):
+        table.add_column(name)
+    for item in waiting:
+        table.add_row(escape(item.file), item.state, escape(item.why))
     return table
 
 

@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from stock_assets.automation.downstream import Cell, days_from
 from stock_assets.calendars import Calendar
 from stock_assets.forecasting.labels import LABEL_SESSIONS
 from stock_assets.lake.store import Lake
@@ -17,8 +18,6 @@ from stock_assets.lake.views import connect, rows
 from stock_assets.settings import Instrument, Settings
 from stock_assets.slices import Slice
 from stock_assets.sources.fetching import fetch_slice
-
-Cell = tuple[dt.date, str]
 
 LOOK_BACK = 20
 """Sessions over which candles that did not come are looked for again."""
@@ -170,7 +169,7 @@ def due(
     sessions = held.sessions
     fresh: set[dt.date] = set()
     if touched:
-        first, last = min(touched), max(touched | {day for day, _ in held.candles})
+        first, last = days_from(touched, {day for day, _ in held.candles})
         if held.newest_forecast is not None and held.newest_forecast < sessions[0]:
             # Off for longer than is looked back: all since then is missing.
             first = min(first, *calendar.after(held.newest_forecast, 1))

@@ -14,6 +14,7 @@ import polars as pl
 
 from stock_assets.lake.schemas import Candles, Quarantine
 from stock_assets.sources.api import ApiSource
+from stock_assets.sources.files import FilesSource
 from stock_assets.sources.journal import clear
 from stock_assets.sources.making import make_source
 from stock_assets.sources.rules import Judged, judge
@@ -70,6 +71,7 @@ def _judged(
             now=moment,
             quote=source.quote,
             settles_at=source.settles_at,
+            later_files_revise=isinstance(source, FilesSource) and source.later_files_revise,
         )
         for source, instruments in sources.items()
     ]
@@ -79,4 +81,5 @@ def _judged(
         candles=pl.concat([part.candles for part in parts]).sort(Candles.primary_key()),
         quarantine=pl.concat([part.quarantine for part in parts]).sort(Quarantine.primary_key()),
         held_back=sum(part.held_back for part in parts),
+        revised=sum(part.revised for part in parts),
     )
