@@ -58,13 +58,15 @@ def look_for_news(settings: Settings, lake: Lake, held: Held, now: dt.datetime, 
     Rows are read and judged as a run would do it, so that a run that is asked for does find them.
     Raises `SourceError` when a source cannot be read.
     """
-    wanted = _first_sessions(settings, held)
     finish_by = time.monotonic() + FINISHED.total_seconds()
+    again = _read_again(settings, held)
+    wanted: dict[str, dt.date] = {}
+    for session, ticker in held.missing | again:
+        wanted[ticker] = min(session, wanted.get(ticker, session))
     chosen = _affordable(settings, held, wanted, turn)
     arrived: set[Cell] = set()
     revised: set[Cell] = set()
     withdrawn: set[Cell] = set()
-    again = _read_again(settings, held)
     for first, tickers in _questions(settings, {name: wanted[name] for name in chosen}).items():
         area = Slice(first, held.sessions[-1], tickers)
         found = fetch_slice(settings, area, now=now, finish_by=finish_by)
@@ -93,22 +95,15 @@ def turn_of(opened: dt.datetime, now: dt.datetime, looks: Sequence[dt.timedelta]
 def _read_again(settings: Settings, held: Held) -> frozenset[Cell]:
     """Cells of the lake that are compared with their source."""
     sessions = {
-        name: held.sessions[-own.revisions :] if own.revisions else ()
-        for name, own in settings.sources.items()
+        item.ticker: held.sessions[-own.revisions :] if own.revisions else ()
+        for item in settings.universe
+        for own in (settings.sources[item.source],)
     }
     return frozenset(
         (day, ticker)
         for day, ticker in held.candles | held.set_aside
-        if ticker in settings.instruments and day in sessions[settings.instrument(ticker).source]
+        if day in sessions.get(ticker, ())
     )
-
-
-def _first_sessions(settings: Settings, held: Held) -> dict[str, dt.date]:
-    """Each ticker of which something is asked, and the first session that is."""
-    wanted: dict[str, dt.date] = {}
-    for session, ticker in held.missing | _read_again(settings, held):
-        wanted[ticker] = min(session, wanted.get(ticker, session))
-    return wanted
 
 
 def _affordable(
@@ -123,15 +118,17 @@ def _affordable(
     urgent = {ticker for session, ticker in held.missing if session == day}
     lacking = {ticker for _, ticker in held.missing} - urgent
     chosen: set[str] = set()
+    instruments = settings.instruments
     by_source: dict[str, list[str]] = {}
     for ticker in sorted(wanted):
-        by_source.setdefault(settings.instrument(ticker).source, []).append(ticker)
+        by_source.setdefault(instruments[ticker].source, []).append(ticker)
     apis = [name for name in by_source if isinstance(settings.sources[name], ApiSection)]
     for name, tickers in by_source.items():
         own = settings.sources[name]
         if not isinstance(own, ApiSection):
             chosen.update(tickers)
             continue
+        asked: set[str] = set()
         requests = own.requests_per_second * ASKING.total_seconds() / len(apis)
         for group in (urgent, lacking, wanted.keys() - urgent - lacking):
             waiting = [ticker for ticker in tickers if ticker in group]
@@ -141,10 +138,11 @@ def _affordable(
             start = turn * turns % len(waiting) if waiting else 0
             for ticker in waiting[start:] + waiting[:start]:
                 # The first of all is asked whatever it costs: else nobody ever would be.
-                if requests < costs[ticker] and chosen.intersection(tickers):
+                if requests < costs[ticker] and asked:
                     break
                 requests -= costs[ticker]
-                chosen.add(ticker)
+                asked.add(ticker)
+        chosen |= asked
     return frozenset(chosen)
 
 
@@ -160,11 +158,12 @@ def _questions(settings: Settings, wanted: dict[str, dt.date]) -> dict[dt.date, 
 
     An API is asked for no more than is wanted; files are read once, for the earliest of theirs.
     """
-    read = [
+    instruments = settings.instruments
+    read = {
         ticker
         for ticker in wanted
-        if not isinstance(settings.sources[settings.instrument(ticker).source], ApiSection)
-    ]
+        if not isinstance(settings.sources[instruments[ticker].source], ApiSection)
+    }
     earliest = min((wanted[ticker] for ticker in read), default=None)
     grouped: dict[dt.date, list[str]] = {}
     for ticker, first in sorted(wanted.items()):
