@@ -26,9 +26,11 @@ from stock_assets.backtest_commands import backtest
 from stock_assets.errors import SliceError, StockAssetsError
 from stock_assets.forecast_commands import forecast
 from stock_assets.options import (
+    AsOfOption,
     JsonOption,
     SettingsOption,
     load,
+    parse_as_of,
     parse_day,
     parse_names,
     settings_file,
@@ -163,6 +165,7 @@ def _print_macros(wanted: bool) -> None:  # noqa: FBT001 - a callback gets the o
 def sql(
     query: Annotated[str, typer.Argument(help="SQL over the lake's tables by name.")],
     settings: SettingsOption = None,
+    as_of: AsOfOption = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write to FILE.csv or FILE.parquet.")
     ] = None,
@@ -184,14 +187,18 @@ def sql(
     import duckdb  # noqa: PLC0415
     import polars as pl  # noqa: PLC0415
 
+    from stock_assets.lake.history import versions_at  # noqa: PLC0415
     from stock_assets.lake.store import Lake  # noqa: PLC0415
     from stock_assets.lake.views import connect  # noqa: PLC0415
     from stock_assets.overview import instruments  # noqa: PLC0415
 
     if out is not None and out.suffix not in (".csv", ".parquet"):
         raise typer.BadParameter(f"{out} must end in .csv or .parquet", param_hint="--out")
+    moment = parse_as_of(as_of, dt.datetime.now(tz=dt.UTC))
     loaded = load(settings)
-    with connect(Lake(loaded.lake_dir)) as connection:
+    lake = Lake(loaded.lake_dir)
+    versions = None if moment is None else versions_at(lake, moment)
+    with connect(lake, versions=versions) as connection:
         connection.register("instruments", instruments(loaded).to_arrow())
         try:
             relation = connection.sql(query)
@@ -248,11 +255,14 @@ def status(settings: SettingsOption = None, as_json: JsonOption = False) -> None
 
 @app.command()
 def maintain(settings: SettingsOption = None) -> None:
-    """Compact the tables and remove files that no version younger than 30 days needs."""
+    """Compact the tables; remove files that no version younger than lake.keep_days needs."""
     from stock_assets.lake.maintenance import maintain as maintain_lake  # noqa: PLC0415
     from stock_assets.lake.store import Lake  # noqa: PLC0415
 
-    for done in maintain_lake(Lake(load(settings).lake_dir)):
+    loaded = load(settings)
+    days = loaded.lake.keep_days
+    keep = None if days is None else dt.timedelta(days)
+    for done in maintain_lake(Lake(loaded.lake_dir), keep=keep):
         console.show(
             f"{done.table}: {done.files_before} files -> {done.files_after}, "
             f"{done.removed} old ones removed, {done.bytes / 1e6:.2f} MB"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stock_assets.forecasting.scoring import Summary
     from stock_assets.outlook import HorizonOutlook, Outlook
     from stock_assets.overview import StaleTicker, TableStatus
+    from stock_assets.replay import Replayed
     from stock_assets.sources.checking import Configured
     from stock_assets.sources.inbox import Waiting
 
@@ -202,6 +203,32 @@ def _outlook_row(item: HorizonOutlook) -> list[str]:
     asked = (level for level in (item.above, item.below) if level is not None)
     cells += [f"{_chance(level.ends_beyond)}  (~{100 * level.touched:.0f} %)" for level in asked]
     return cells
+
+
+def replay_parts(found: Replayed) -> list[Table | str]:
+    """A forecast that was made again: what from, and whether it is the same."""
+    number = "" if found.model_version is None else f" (version {found.model_version})"
+    tables = {
+        "bars": found.bars_version,
+        "features": found.features_version,
+        "models": found.models_version,
+    }
+    read = ", ".join(f"{name} {version}" for name, version in tables.items() if version is not None)
+    horizons = ", ".join(str(item) for item in found.horizons)
+    outcome = "DIFFERENT" if found.differences else "equal to the last bit"
+    about = f"forecast at the close of {found.day}, {horizons} session(s) ahead"
+    parts: list[Table | str] = [
+        f"{found.ticker}  {about}, by {found.model}{number}",
+        f"Made again from the versions {read}: {outcome}",
+    ]
+    if found.differences:
+        table = Table(box=box.SIMPLE_HEAD)
+        for name in ("ahead", "column", "stored", "made again"):
+            table.add_column(name, no_wrap=True)
+        for item in found.differences:
+            table.add_row(str(item.horizon), item.column, str(item.stored), str(item.again))
+        parts.append(table)
+    return parts
 
 
 def _chance(probability: float) -> str:

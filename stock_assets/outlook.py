@@ -112,7 +112,7 @@ def outlook(
     none of the ticker at all yet.
     """
     ticker, exchange = question.ticker, _exchange(settings, question.ticker)
-    forecasts = _forecasts(connection, question, exchange)
+    forecasts = stored_forecast(connection, settings, question)
     made = forecasts.row(0, named=True)
     day: dt.date = made["day"]
     warnings = _splits_since(settings, ticker, day, now)
@@ -151,11 +151,15 @@ def _exchange(settings: Settings, ticker: str) -> str:
     raise SliceError(f"ticker {ticker!r} is not in the universe of these settings; {hint}")
 
 
-def _forecasts(
-    connection: duckdb.DuckDBPyConnection, question: Question, exchange: str
+def stored_forecast(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, question: Question
 ) -> pl.DataFrame:
-    """The rows of the day asked for, one a horizon; all that the lake holds of the day."""
+    """The rows of `forecasts` that are asked for, one a horizon.
+
+    Raises `SliceError` and `LakeError` as `outlook` does.
+    """
     ticker, day = question.ticker, question.day
+    exchange = _exchange(settings, ticker)
     days = [
         found
         for (found,) in connection.execute(

@@ -69,6 +69,8 @@ class ApiSource(ABC, Generic[Own]):
         self.raw_dir = settings.raw_dir / name if own.keep_raw else None
         self._exchanges = {item.ticker: item.exchange for item in settings.universe}
         self._windows: dict[str, list[Window]] = {}
+        self.finish_by: float | None = None
+        """Until when (`time.monotonic`) answers are waited for; None: as long as it takes."""
 
     @abstractmethod
     def connect(self) -> Client:
@@ -113,6 +115,7 @@ class ApiSource(ABC, Generic[Own]):
             first = max(first or self.own.begin, self.own.begin)
         spans = [span for item in instruments for span in windows_of(item, first, last)]
         with self.connect() as client:
+            client.finish_by = self.finish_by
             known = client.map(
                 lambda span: self._begun(client, span), spans, what="tickers", name=_ticker
             )

@@ -44,9 +44,23 @@ def fetched_slice(
             clear(source.journal.pieces, source.raw_dir)
 
 
-def fetch_slice(settings: Settings, area: Slice, *, now: dt.datetime | None = None) -> Judged:
-    """The same to look at: asked anew, and nothing of it is kept."""
-    return _judged(_sources(settings, area, resume=False), area, now)
+def fetch_slice(
+    settings: Settings,
+    area: Slice,
+    *,
+    now: dt.datetime | None = None,
+    finish_by: float | None = None,
+) -> Judged:
+    """The same to look at: asked anew, and nothing of it is kept.
+
+    An API that has not answered by `finish_by` (`time.monotonic`) counts as one that cannot be
+    read.
+    """
+    sources = _sources(settings, area, resume=False)
+    for source in sources:
+        if isinstance(source, ApiSource):
+            source.finish_by = finish_by
+    return _judged(sources, area, now)
 
 
 def _sources(settings: Settings, area: Slice, *, resume: bool) -> dict[Source, list[Instrument]]:

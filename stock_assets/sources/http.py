@@ -125,6 +125,8 @@ class Client:
         self._count = threading.Lock()
         self._lost = 0
         self.requests = 0
+        self.finish_by: float | None = None
+        """After this (`time.monotonic`) nothing is sent or waited for; None: no end."""
 
     def __enter__(self) -> Self:
         return self
@@ -173,8 +175,9 @@ class Client:
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt  # noqa: PLC0415
 
         url = f"{self._base}{path}"
+        often_enough = stop_after_attempt(self._settings.attempts)
         retrying = Retrying(
-            stop=stop_after_attempt(self._settings.attempts),
+            stop=lambda state: often_enough(state) or self._is_too_late(state),
             wait=self._wait,
             retry=retry_if_exception_type(PassingTroubleError),
             before_sleep=self._tell_of_retry,
@@ -182,6 +185,12 @@ class Client:
         )
 
         def once() -> T:
+            if self._seconds_left() <= self.held_for(limit):
+                message = (
+                    f"source {self.source}: there was no time left to ask {url}: it answers slowly "
+                    "or is busy with runs; what is not known yet is asked again later"
+                )
+                raise SourceError(message)
             answer = self._ask(method, url, params, json, limit)
             if answer.status >= _NOT_AN_ANSWER:
                 if refuse is not None:
@@ -200,8 +209,9 @@ class Client:
         except PassingTroubleError as trouble:
             with self._count:
                 self._lost += 1
+            tried = retrying.statistics["attempt_number"]
             message = (
-                f"source {self.source}: {method} {url} was tried {self._settings.attempts} times, "
+                f"source {self.source}: {method} {url} was tried {tried} times, "
                 f"the last time {trouble}. What has been fetched is kept: run the slice again to "
                 f"go on, or look with `stock-assets sources check {self.source}`"
             )
@@ -219,14 +229,17 @@ class Client:
             self._limits[name].wait()
         with self._count:
             self.requests += 1
-        deadline = time.monotonic() + self._settings.timeout
+        patience = max(0.0, min(self._settings.timeout, self._seconds_left()))
+        deadline = time.monotonic() + patience
         try:
-            with self._http.stream(method, url, params=params, json=json) as response:
+            with self._http.stream(
+                method, url, params=params, json=json, timeout=patience
+            ) as response:
                 body = bytearray()
                 for chunk in response.iter_bytes():
                     body += chunk
                     if time.monotonic() > deadline:
-                        waited = f"{self._settings.timeout:g} s"
+                        waited = f"{patience:.3g} s"
                         raise PassingTroubleError(f"its answer was not whole after {waited}")
                     if len(body) > _LARGEST_ANSWER:
                         message = f"source {self.source}: {url} answers without end; not read"
@@ -261,6 +274,13 @@ class Client:
         trouble = state.outcome.exception() if state.outcome else None
         asked = trouble.pause if isinstance(trouble, PassingTroubleError) else None
         return max(pause, min(asked or 0.0, LONGEST_HOLD))
+
+    def _seconds_left(self) -> float:
+        return math.inf if self.finish_by is None else self.finish_by - time.monotonic()
+
+    def _is_too_late(self, state: RetryCallState) -> bool:
+        """Whether another try would come after `finish_by`."""
+        return self._seconds_left() <= state.upcoming_sleep
 
     def _tell_of_retry(self, state: RetryCallState) -> None:
         trouble = state.outcome.exception() if state.outcome else None

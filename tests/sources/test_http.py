@@ -187,3 +187,29 @@ def test_failures_between_successes_are_no_host_that_is_down(
                 client.map(work, [item], what="things", name=str)
         else:
             assert client.map(work, [item], what="things", name=str) == [50]
+
+
+def test_who_has_no_time_is_told_soon(server: ApiServer, client: Client) -> None:
+    """For looks, which must end within a schedule's tick."""
+    began = time.monotonic()
+    client.finish_by = began + 0.8
+    server.fail_next(Fault("status", status=503), Fault("slow", seconds=3))
+    with pytest.raises(SourceError, match=r"tried 2 times|no time left"):
+        client.send("GET", "/x", read)
+    assert time.monotonic() - began < 2
+    sent = len(server.seen)
+    with pytest.raises(SourceError, match=r"source mine: there was no time left to ask http"):
+        client.send("GET", "/x", read)
+    assert len(server.seen) == sent
+
+
+def test_who_would_wait_for_the_host_longer_than_there_is_time_does_not_wait(
+    server: ApiServer, client: Client
+) -> None:
+    client.hold(60)
+    client.finish_by = time.monotonic() + 5
+    began = time.monotonic()
+    with pytest.raises(SourceError, match="busy with runs"):
+        client.send("GET", "/x", read)
+    assert time.monotonic() - began < 1
+    assert server.seen == []
