@@ -269,7 +269,7 @@ def test_a_bad_setting_names_file_key_and_fix(shell: Shell) -> None:
     shell.settings.write_text(SETTINGS.replace("first_day = 2026-06-01", "first_dya = 2026-06-01"))
     code, _, err = shell("status")
     assert code == 2
-    assert all(word in err for word in ("settings.toml", "first_dya", "partitions.first_day"))
+    assert all(word in err for word in ("settings.toml", "partitions.first_dya", "spelling"))
 
 
 def test_a_lake_that_cannot_be_written_is_said_before_anything_runs(shell: Shell) -> None:
