@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stock_assets import console
+from stock_assets.errors import SliceError
 from stock_assets.options import (
     AsOfOption,
     JsonOption,
@@ -64,8 +65,9 @@ def forecast(
     _refuse_impossible(below, "--below")
 
     if replayed and (above, below, horizon) != (None, None, None):
-        message = "--replay makes the whole forecast again; leave out --above, --below, --horizon"
-        raise typer.BadParameter(message, param_hint="--replay")
+        raise SliceError(
+            "--replay makes the whole forecast again; leave out --above, --below and --horizon"
+        )
 
     import duckdb  # noqa: PLC0415
 

@@ -419,7 +419,7 @@ def test_a_replay_answers_for_the_whole_forecast(
     shell: Callable[..., tuple[int, str, str]], lake: Lake
 ) -> None:
     code, _, err = shell("SBER", "--replay", "--horizon", "1")
-    assert (code, "leave out --above, --below, --horizon" in " ".join(err.split())) == (2, True)
+    assert (code, "leave out --above, --below and --horizon" in " ".join(err.split())) == (2, True)
     # These rows were made by hand, from versions that never were.
     write(lake, "forecasts", [forecast_row("GAZP", DAY, 1, model="baseline", model_version=None)])
     code, _, err = shell("GAZP", "--replay")
