@@ -188,16 +188,17 @@ def _ends(request: dg.RunRequest) -> Asked:
     return request.tags[RANGE_START_TAG][5:], request.tags[RANGE_END_TAG][5:]
 
 
-def row(day: str, close: float = 1.5) -> str:
-    """A daily candle of 2026."""
-    return f"2026-{day},{close},{close + 1},{close - 1},{close},7"
+@pytest.fixture(scope="module")
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as found:
+        yield found
 
 
 @pytest.fixture
-def new_box(tmp_path: Path) -> Iterator[Callable[..., Box]]:
-    """Makes boxes, each with runs of its own."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield lambda name="box", toml=SETTINGS: Box(tmp_path / name, instance, toml)
+def new_box(tmp_path: Path, instance: dg.DagsterInstance) -> Callable[..., Box]:
+    """Makes boxes. Those of a test share their runs."""
+    instance.run_storage.wipe()
+    return lambda name="box", toml=SETTINGS: Box(tmp_path / name, instance, toml)
 
 
 @pytest.fixture
