@@ -241,7 +241,7 @@ def test_a_host_that_hangs_fails_the_tick_in_time_and_names_itself(
     began = time.monotonic()
     with pytest.raises(SourceError, match="source plain: 20 of 20"):
         looked(exchange, exchange.held())
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 25
     server.fail_at_random(0)
 
 

@@ -121,7 +121,8 @@ def test_what_a_source_loses_stays_and_is_told(market: Market) -> None:
     market.hold_until("06-11")
     market.withdraw("06-10", "BBB")
     found = market.look(at("06-11"))
-    assert "no longer have what the lake holds of BBB 2026-06-10: it stays until" in str(found)
+    assert isinstance(found, str), "nothing is run"
+    assert "no longer have what the lake holds of BBB 2026-06-10: it stays until" in found
 
 
 def test_a_source_that_cannot_decide_costs_one_run_a_look_and_no_more(market: Market) -> None:

@@ -130,7 +130,7 @@ def test_a_table_that_was_not_there_is_an_empty_view_without_a_version(
     ("table", "made_by", "last"),
     [
         ("drift", "this version", 210),
-        ("orders", "an older version", 110),
+        ("orders", "an older version", 210),
     ],
 )
 def test_hundreds_of_commits_with_an_expired_log_all_stay_readable(
