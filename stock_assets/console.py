@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -312,7 +312,7 @@ def inbox_table(waiting: list[Waiting]) -> Table:
     for name in ("file", "state", "why"):
         table.add_column(name)
     for item in waiting:
-        table.add_row(escape(item.file), item.state, escape(item.why))
+        table.add_row(Text(item.file), item.state, Text(item.why))
     return table
 
 

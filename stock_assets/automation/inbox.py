@@ -82,7 +82,8 @@ def build_inbox_sensor(settings: Settings, grid: Grid, jobs: Jobs) -> dg.SensorD
             context.log.info("%s", line)
         if found.requests:
             return dg.SensorResult(run_requests=found.requests)
-        return dg.SkipReason(found.waits_for or "; ".join(found.done) or "no new file is whole")
+        filed = f"filed {len(found.done)} files" if found.done else "no new file is whole"
+        return dg.SkipReason(found.waits_for or filed)
 
     return inbox
 
