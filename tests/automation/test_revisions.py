@@ -189,7 +189,7 @@ EVENTS = st.lists(
 @pytest.mark.slow
 @given(EVENTS)
 @hypothesis_settings(
-    max_examples=4,
+    max_examples=2,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
