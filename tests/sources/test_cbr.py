@@ -547,7 +547,7 @@ def told(judged: Judged) -> pl.DataFrame:
 def test_after_a_storm_the_slice_is_as_without_it(tmp_path: Path) -> None:
     with crowd() as server:
         server.fail_at_random(0.35, *STORM, seed=5)
-        stormy = take(settings(server, tmp_path, CROWD, attempts=12), None)
+        stormy = take(settings(server, tmp_path, CROWD, attempts=20), None)
         assert len(server.seen) > 250
         assert len([item for item in server.seen if item.fault]) > 60
         assert server.busiest(1.0) <= 70, "50, and what a busy machine bunches"
