@@ -108,6 +108,8 @@ def judge(losses: pl.DataFrame, soundings: Soundings | None = None) -> Verdict:
     ]
     if objections:
         reason = f"{'; '.join(objections)}: {reason}"
+    if soundings and soundings.beyond_by_luck:
+        reason += f"; {soundings.beyond_by_luck}"
     if demoted:
         assert in_force_to_baseline is not None
         own = _words("the baseline", in_force_to_baseline)

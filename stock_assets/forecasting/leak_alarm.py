@@ -68,6 +68,8 @@ class Soundings:
     """Highest of one and of five sessions, in % of the baseline's loss."""
     leak_alarm: str | None
     """Why this is a leak until shown otherwise; None when nothing is too good."""
+    beyond_by_luck: str | None
+    """Limits that were passed by what luck, or the drift, explains: no alarm; None without any."""
 
 
 def sound(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> Soundings:
@@ -89,42 +91,67 @@ def sound(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> Soun
     variances = met.filter(pl.col("horizon").is_in([*_VARIANCES]))
     qlikes = [compare(part, "qlike", "baseline_qlike") for part in _horizons(variances)]
     qlike_limits = [compare(part, "qlike", "qlike_limit") for part in _horizons(variances)]
-    too_good = [
-        f"R2 {item.skill:.1f} % (limit {MAX_R2:.0f} %)"
+    limits = [
+        _Limit(f"R2 {item.skill:.1f} % (limit {MAX_R2:g} %)", item.skill > MAX_R2, drift)
         for item, drift in zip(squared, beside_drift, strict=True)
-        if item.skill > MAX_R2 and no_luck(drift, LEVEL)
     ]
-    if direction is not None and no_luck(direction, LEVEL):
+    if direction is not None:
         right = 100 * (1 - direction.loss)
-        if right > MAX_DIRECTION:
-            too_good.append(f"direction right in {right:.0f} % (limit {MAX_DIRECTION:.0f} %)")
-    if ranks is not None and ranks.mean > MAX_RANK_IC and no_luck(ranks, LEVEL):
-        too_good.append(f"rank IC {ranks.mean:.2f} (limit {MAX_RANK_IC})")
-    too_good += [
-        f"pinball loss {item.skill:.1f} % below the baseline's (limit {MAX_PINBALL_SKILL:g} %)"
+        told = f"direction right in {right:.1f} % (limit {MAX_DIRECTION:g} %)"
+        limits.append(_Limit(told, right > MAX_DIRECTION, direction))
+    if ranks is not None:
+        told = f"rank IC {ranks.mean:.2f} (limit {MAX_RANK_IC})"
+        limits.append(_Limit(told, ranks.mean > MAX_RANK_IC, ranks))
+    limits += [
+        _Limit(
+            f"pinball loss {item.skill:.1f} % below the baseline's (limit {MAX_PINBALL_SKILL:g} %)",
+            item.skill > MAX_PINBALL_SKILL,
+            limit,
+        )
         for item, limit in zip(losses, loss_limits, strict=True)
-        if no_luck(limit, LEVEL)
     ]
     spread = _spread(list(_horizons(met)))
-    if spread is not None and no_luck(spread.above_limit, LEVEL):
-        too_good.append(
+    if spread is not None:
+        told = (
             f"pinball skill {spread.points:.1f} points apart between horizons {spread.best} and "
             f"{spread.worst} (limit {MAX_SKILL_SPREAD:g})"
         )
-    too_good += [
-        f"QLIKE {item.skill:.0f} % below the baseline's (limit {MAX_QLIKE_SKILL:.0f} %)"
+        apart = spread.above_limit
+        limits.append(_Limit(told, apart.loss < apart.other, apart))
+    limits += [
+        _Limit(
+            f"QLIKE {item.skill:.0f} % below the baseline's (limit {MAX_QLIKE_SKILL:.0f} %)",
+            item.skill > MAX_QLIKE_SKILL,
+            limit,
+        )
         for item, limit in zip(qlikes, qlike_limits, strict=True)
-        if no_luck(limit, LEVEL)
     ]
-    told = f"too good, a leak until shown otherwise: {'; '.join(too_good)}"
+    passed = [item for item in limits if item.is_passed]
+    too_good = [item.told for item in passed if no_luck(item.test, LEVEL)]
+    lucky = [item.told for item in passed if not no_luck(item.test, LEVEL)]
     return Soundings(
         r2=max((item.skill for item in squared), default=None),
         direction=None if direction is None else 100 * (1 - direction.loss),
         rank_ic=None if ranks is None else ranks.mean,
         pinball_skill=max((item.skill for item in losses), default=None),
         qlike_skill=max((item.skill for item in qlikes if item.days), default=None),
-        leak_alarm=told if too_good else None,
+        leak_alarm=f"too good, a leak until shown otherwise: {'; '.join(too_good)}"
+        if too_good
+        else None,
+        beyond_by_luck=f"beyond a limit, as luck or the drift of those days explains: {'; '.join(lucky)}"
+        if lucky
+        else None,
     )
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """A number held against its limit."""
+
+    told: str
+    is_passed: bool
+    test: Comparison | RankCorrelation
+    """Whether more than luck passed it."""
 
 
 @dataclass(frozen=True)

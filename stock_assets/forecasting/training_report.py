@@ -56,7 +56,8 @@ def measures(
         "in_force_baseline_t": verdict.in_force_baseline_t,
         "validation_days": verdict.validation_days,
     }
-    found |= {name: value for name, value in asdict(soundings).items() if name != "leak_alarm"}
+    words = {"leak_alarm", "beyond_by_luck"}
+    found |= {name: value for name, value in asdict(soundings).items() if name not in words}
     met = forecasts.join(returns_ahead(rows), on=["day", "ticker", "horizon"])
     for level in INTERVALS:
         held = met.select(inside(level).mean()).item()

@@ -122,12 +122,20 @@ def test_bad_luck_alone_seldom_demotes() -> None:
 
 def test_an_alarm_blocks_the_best_of_challengers() -> None:
     alarm = "too good, a leak until shown otherwise: R2 9.0 % (limit 1 %)"
-    soundings = Soundings(9.0, None, None, None, None, leak_alarm=alarm)
+    soundings = Soundings(9.0, None, None, None, None, leak_alarm=alarm, beyond_by_luck=None)
     verdict = judge(losses(0.5, 1.0, 0.9), soundings)
     assert verdict.decision == "rejected"
     assert verdict.leak_alarm == alarm
     assert verdict.reason.startswith(alarm)
     assert judge(losses(0.5, 1.0, 1.1), soundings).decision == "demoted"
+
+
+def test_a_limit_passed_by_luck_is_told_and_blocks_nothing() -> None:
+    luck = "beyond a limit, as luck or the drift of those days explains: R2 1.2 % (limit 1 %)"
+    soundings = Soundings(1.2, None, None, None, None, leak_alarm=None, beyond_by_luck=luck)
+    verdict = judge(losses(0.5, 1.0, 0.9), soundings)
+    assert verdict.decision == "trained"
+    assert luck in verdict.reason
 
 
 def test_losses_are_of_the_same_rows_for_all(labelled: pl.DataFrame) -> None:

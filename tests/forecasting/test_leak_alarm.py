@@ -86,7 +86,7 @@ def test_a_median_that_knows_the_future_is_caught(market, share: float, told: li
 
 
 @pytest.mark.parametrize(
-    ("right", "told"), [(0.53, []), (0.57, ["direction right in 57 %", "rank IC 0.1"])]
+    ("right", "told"), [(0.53, []), (0.57, ["direction right in 57.0 %", "rank IC 0.1"])]
 )
 def test_calls_beyond_luck_are_an_alarm_from_the_limits_on(
     market, right: float, told: list[str]
@@ -161,7 +161,11 @@ def test_luck_on_a_small_market_seldom_trips_it(market) -> None:
         found = sound(
             forecasts(rows, median=dict.fromkeys(HORIZONS, "random")), forecasts(rows), rows
         )
-        told.append((found.leak_alarm, found.direction > 54 or (found.rank_ic or 0) > 0.10))
+        above = found.direction > 54 or (found.rank_ic or 0) > 0.10 or found.r2 > 1
+        told.append((found.leak_alarm, above))
+        words = f"{found.leak_alarm} {found.beyond_by_luck}"
+        assert ("direction right" in words) == (found.direction > 54)
+        assert ("rank IC" in words) == ((found.rank_ic or 0) > 0.10)
     assert sum(above for _, above in told) > 10  # many are above a limit, by luck
     assert sum(alarmed is not None for alarmed, _ in told) <= 6
 
@@ -178,6 +182,8 @@ def test_a_market_that_rises_is_no_leak(market, rise: float, median: float) -> N
     assert found.direction > 54
     assert (found.r2 > 1) == (median > 1e-6)
     assert found.leak_alarm is None
+    assert "direction right in " in found.beyond_by_luck
+    assert ("R2 " in found.beyond_by_luck) == (median > 1e-6)
 
 
 @pytest.mark.parametrize("horizon", HORIZONS)
