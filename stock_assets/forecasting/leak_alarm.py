@@ -135,12 +135,10 @@ def sound(own: pl.DataFrame, baseline: pl.DataFrame, rows: pl.DataFrame) -> Soun
         rank_ic=None if ranks is None else ranks.mean,
         pinball_skill=max((item.skill for item in losses), default=None),
         qlike_skill=max((item.skill for item in qlikes if item.days), default=None),
-        leak_alarm=f"too good, a leak until shown otherwise: {'; '.join(too_good)}"
-        if too_good
-        else None,
-        beyond_by_luck=f"beyond a limit, as luck or the drift of those days explains: {'; '.join(lucky)}"
-        if lucky
-        else None,
+        leak_alarm=_listed("too good, a leak until shown otherwise", too_good),
+        beyond_by_luck=_listed(
+            "beyond a limit, as luck or the drift of those days explains", lucky
+        ),
     )
 
 
@@ -152,6 +150,10 @@ class _Limit:
     is_passed: bool
     test: Comparison | RankCorrelation
     """Whether more than luck passed it."""
+
+
+def _listed(title: str, items: list[str]) -> str | None:
+    return f"{title}: {'; '.join(items)}" if items else None
 
 
 @dataclass(frozen=True)
