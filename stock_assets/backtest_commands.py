@@ -59,6 +59,7 @@ def backtest(
         newest_day,
     )
     from stock_assets.forecasting.backtest import DEFAULT_MODELS  # noqa: PLC0415
+    from stock_assets.forecasting.backtest_report import CANDLES_AS_THEY_ARE  # noqa: PLC0415
     from stock_assets.forecasting.baselines import METHODS  # noqa: PLC0415
 
     loaded = load(settings)
@@ -79,7 +80,8 @@ def backtest(
     console.show(*tables(found), "")
     for alarm in found.verdict.alarms:
         console.show(f"Alarm: {alarm}.")
-    console.show(f"Verdict: {found.subject}: {found.verdict.sentence}.", f"Report: {file}")
+    console.show(f"Verdict: {found.subject}: {found.verdict.sentence}.", CANDLES_AS_THEY_ARE)
+    console.show(f"Report: {file}")
 
 
 def _run(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 PRODUCT = "product"
 """The product's own line: trained, carried, gated and forecast as live operation does."""
 
-DEFAULT_MODELS = (PRODUCT, "ewma", "ewma-gaussian", "garch", "har")
+DEFAULT_MODELS = (PRODUCT, "ewma", "ewma-gaussian", "garch", "har", "linear")
 """What a backtest compares when nobody says otherwise."""
 
 

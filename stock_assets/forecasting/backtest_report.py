@@ -113,7 +113,8 @@ def report_page(content: ReportInput) -> str:
     plural = "" if len(content.tickers) == 1 else "s"
     about = (
         f"{content.first} to {content.last}, {len(content.tickers)} ticker{plural}, "
-        f"{found.compared:,} forecasts that every method made compared, {found.left_out:,} left out"
+        f"{found.compared:,} forecasts that every method made compared, {found.left_out:,} left "
+        f"out. {CANDLES_AS_THEY_ARE}"
     )
     sections = [
         ("Scores", _methods_table(found, content.titles), _METHODS_NOTE),
@@ -142,6 +143,9 @@ def report_page(content: ReportInput) -> str:
         f"{body}</body></html>\n"
     )
 
+
+CANDLES_AS_THEY_ARE = "Candles are as the lake has them now, later corrections of sources included."
+"""What a backtest does not replay; docs/adr/0017."""
 
 _METHODS_NOTE = (
     "QLIKE of the variance of five sessions; pinball loss over seven quantiles and the Winkler "
