@@ -1,7 +1,8 @@
 """The real chain from empty to scores beside a plain script with the same libraries.
 
 Several numbers of days behind the same history, which the first day carries. The script is
-`plain.py`; it and the chain take turns, so that both see the same moods of the machine.
+`plain.py`; it and the chain take turns, so that both see the same moods of the machine. At the end
+forecasts alone are made once more from the chain's lake (`predict.py`).
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from results import Found, Results
     from scales import Scale
 
-CHAIN, PLAIN, COMPILE = "chain", "plain script", "dbt compile"
+CHAIN, PLAIN, COMPILE, PREDICT = "chain", "plain script", "dbt compile", "forecasts alone"
 _SCRIPT = Path(__file__).with_name("plain.py")
+_PREDICTIONS = Path(__file__).with_name("predict.py")
 _LONG_DAYS = 1_000
 """From so many days on, minutes a run: once is enough."""
 _REASONS_SHOWN = 10
@@ -55,6 +57,7 @@ def measure(scale: Scale, folder: Path, results: Results) -> None:
             results.of(f"{COMPILE}, {end}", lambda: _compile(product, queries, days))  # noqa: B023
             results.of(f"{PLAIN}, {end}", lambda: _plain(product, queries, days))  # noqa: B023
         results.of(f"lake, {days:,} days", lambda: _lake(product, market, days))  # noqa: B023
+        results.of(f"{PREDICT}, {days:,} days", lambda: _predict(product, days))  # noqa: B023
 
 
 def _chain(product: Product, days: int) -> dict[str, Any]:
@@ -107,6 +110,14 @@ def _plain(product: Product, compiled: Path, days: int) -> dict[str, Any]:
     difference = _largest_difference(product, out)
     said = json.loads(usage.stdout)
     return {**_about(PLAIN, days, cells), **usage.cost, **said, "difference": difference}
+
+
+def _predict(product: Product, days: int) -> dict[str, Any]:
+    command = [sys.executable, str(_PREDICTIONS), str(product.file), "--days", str(days)]
+    usage = measured(command, clean_environment(), product.file.parent, name=PREDICT)
+    said: dict[str, Any] = json.loads(usage.stdout)
+    cells = days * len(product.settings.tickers)
+    return {**said, **_about(PREDICT, days, cells), "peak_bytes": usage.peak_bytes}
 
 
 def _largest_difference(product: Product, plain: Path) -> float | None:
@@ -212,6 +223,7 @@ def report(found: Found) -> str:
         + section(f"Size, {largest:,} cells", _sizes(lake, chain))
         + "\n"
         + section(f"Rows and forecasts, {largest:,} cells", _rows(lake, plain))
+        + _predictions(found)
     )
 
 
@@ -249,6 +261,34 @@ def _runs(found: Found) -> str:
             ]
             rows.append((f"{cells:,} cells, work / {words}", *map(times, ratios), ""))
     return markdown_table(["", "wall s", "CPU s", "peak MB (sum of processes)"], rows)
+
+
+def predictions(found: Found) -> list[Point]:
+    """(cells, median wall seconds) of forecasts alone."""
+    return [
+        (cells, middle([cost["wall"] for cost in item["predictions"]]))
+        for cells, (item,) in _turns(found, PREDICT).items()
+    ]
+
+
+def _predictions(found: Found) -> str:
+    rows = [
+        (
+            f"{cells:,} cells x {item['horizons']} horizons",
+            *[
+                seconds(middle([cost[what] for cost in item["predictions"]]))
+                for what in ("wall", "cpu")
+            ],
+            seconds(item["reading"]["wall"]),
+            seconds(item["loading"]["wall"]),
+            megabytes(item["peak_bytes"]),
+        )
+        for cells, (item,) in _turns(found, PREDICT).items()
+    ]
+    if not rows:
+        return ""
+    heads = ["", "wall s", "CPU s", "reading the lake, wall", "loading the models", "peak MB"]
+    return "\n" + section("Forecasts alone", markdown_table(heads, rows))
 
 
 def _middle(turns: list[dict[str, Any]], what: str) -> float:

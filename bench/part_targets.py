@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import part_backfill
+import part_chain
 import part_event_log
 import part_next_day
 from measuring import middle
@@ -22,12 +23,15 @@ _CPU_MS, _BYTES, _TIMES_LESS = 0.4, 2_000, 50
 _BACKFILL_SECONDS, _NEXT_DAY_SECONDS, _QUERY_SECONDS = 480, 25, 2
 _GROWTH = 1.10
 _QUERY_CELLS = 65_000
+_YEAR_CELLS, _YEAR_SECONDS = 12_500, 2
+"""50 tickers, a year of forecasts."""
 
 
 def report(found: Mapping[str, Found]) -> str:
     """One line a target of which something was measured, by part."""
     lines = [
         *_event_log(found["event-log"]),
+        *_forecasts(found["graph"]),
         *_backfill(found["backfill"]),
         *_next_day(found["next-day"]),
         *_pages(found["pages"]),
@@ -56,6 +60,20 @@ def _event_log(found: Found) -> Iterator[_Line]:
     if cells in stock:
         less = stock[cells] / cpu[cells]
         yield f"{where}: CPU, stock / ours", f"{_TIMES_LESS}", f"{less:.0f}", less >= _TIMES_LESS
+
+
+def _forecasts(found: Found) -> Iterator[_Line]:
+    """The size nearest to a year of 50 tickers."""
+    points = part_chain.predictions(found)
+    if points:
+        cells, wall = min(points, key=lambda point: abs(point[0] - _YEAR_CELLS))
+        met = wall <= _YEAR_SECONDS
+        yield (
+            f"forecasts of {cells:,} cells, made alone",
+            f"{_YEAR_SECONDS} s",
+            f"{wall:.1f} s",
+            met,
+        )
 
 
 def _backfill(found: Found) -> Iterator[_Line]:

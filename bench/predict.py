@@ -1,14 +1,15 @@
-"""What a year of forecasts costs: `python bench/predict.py SETTINGS.toml [--days 250]`.
+"""What forecasts alone cost: `python bench/predict.py SETTINGS.toml [--days 250]`.
 
 On a lake that has bars, features and models (a folder of `make bench`, or any of yours): forecasts
-every cell of its last days as the asset `forecasts` does, without Dagster and without writing.
-Start-up and the reading of the lake are told apart, since a run pays them whatever it predicts.
-The aim is 2 seconds for a year of 50 tickers.
+every cell of its last days as the asset `forecasts` does, without Dagster and without writing, and
+prints a JSON object: cells, horizons, and wall and CPU seconds of reading the lake, of loading the
+models and of each of three predictions. A run pays the first two whatever it predicts.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,39 +29,48 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
-    """Prints what the block cost, in wall and CPU seconds of this process."""
+def _clocked() -> Iterator[dict[str, float]]:
+    """What the block cost, in wall and CPU seconds of this process: there when it is over."""
+    cost: dict[str, float] = {}
     wall, cpu = time.perf_counter(), time.process_time()
-    yield
-    spent = time.perf_counter() - wall, time.process_time() - cpu
-    print(f"{what:<46} {spent[0]:6.2f} s wall {spent[1]:6.2f} s CPU")
+    yield cost
+    cost |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 def main() -> None:
     """Read, load the models, predict three times; the figures go to stdout."""
-    parser = argparse.ArgumentParser(description="What a year of forecasts costs.")
+    parser = argparse.ArgumentParser(description="What forecasts alone cost.")
     parser.add_argument("settings", type=Path, help="settings of a lake with models")
     parser.add_argument("--days", type=int, default=250, help="last sessions that are forecast")
     options = parser.parse_args()
     settings = load_settings(options.settings)
-    with connect(Lake(settings.lake_dir)) as connection:
+    with _clocked() as reading, connect(Lake(settings.lake_dir)) as connection:
         days = connection.sql("select distinct day from models order by day desc").fetchall()
         first, last = days[: options.days][-1][0], days[0][0]
         start = lookback_start(settings.exchanges, first)
-        with told("reading bars, features and models"):
-            bars = rows(connection, "bars", start, last)
-            features = rows(connection, "features", start, last)
-            within = rows(connection, "models", first, last)
-            models = pl.concat([latest_before(connection, "models", first), within])
+        bars = rows(connection, "bars", start, last)
+        features = rows(connection, "features", start, last)
+        within = rows(connection, "models", first, last)
+        models = pl.concat([latest_before(connection, "models", first), within])
     registry = Registry(settings.mlflow_dir)
-    with told("loading the models (MLflow, CatBoost)"):
+    with _clocked() as loading:
         known = [name for name in models["model"].unique().sort() if name != BASELINE]
         loaded = {name: registry.load(name) for name in known}
     cells = bars.filter(pl.col("day") >= first).select("day", "ticker")
     horizons, versions = settings.forecast.horizons, LakeVersions(0, 0, 0)
+    predictions = []
     for _ in range(3):
-        with told(f"predicting {cells.height:,} cells x {len(horizons)} horizons"):
+        with _clocked() as predicting:
             make_forecasts(cells, bars, features, models, loaded.get, horizons, versions)
+        predictions.append(predicting)
+    found = {
+        "cells": cells.height,
+        "horizons": len(horizons),
+        "reading": reading,
+        "loading": loading,
+        "predictions": predictions,
+    }
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
