@@ -67,6 +67,9 @@ class LakeSettings(Section):
     splits: Path | None = None
     """CSV with ticker,date,before,after, or a folder of such files named by ticker."""
 
+    dividends: Path | None = None
+    """CSV with ticker,date,amount (ex-date, per share as traded that day), or such a folder."""
+
 
 class PartitionSettings(Section):
     """The days that are partitions."""
@@ -381,7 +384,13 @@ def _anchored(settings: Settings, base: Path) -> Settings:
     lake = settings.lake.model_copy(
         update={
             "path": absolute(settings.lake.path),
-            "splits": absolute(settings.lake.splits) if settings.lake.splits else None,
+            **{
+                name: absolute(path) if path else None
+                for name, path in (
+                    ("splits", settings.lake.splits),
+                    ("dividends", settings.lake.dividends),
+                )
+            },
         }
     )
     sources = {name: _anchored_source(item, absolute) for name, item in settings.sources.items()}
