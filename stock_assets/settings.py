@@ -64,11 +64,11 @@ class LakeSettings(Section):
     path: Path = Path("data")
     """Folder of the lake and its by-products; relative to the settings file."""
 
-    splits: Path | None = None
-    """CSV with ticker,date,before,after, or a folder of such files named by ticker."""
-
     dividends: Path | None = None
     """CSV with ticker,date,amount (ex-date, per share as traded that day), or such a folder."""
+
+    splits: Path | None = None
+    """CSV with ticker,date,before,after, or a folder of such files named by ticker."""
 
 
 class PartitionSettings(Section):
@@ -384,13 +384,8 @@ def _anchored(settings: Settings, base: Path) -> Settings:
     lake = settings.lake.model_copy(
         update={
             "path": absolute(settings.lake.path),
-            **{
-                name: absolute(path) if path else None
-                for name, path in (
-                    ("splits", settings.lake.splits),
-                    ("dividends", settings.lake.dividends),
-                )
-            },
+            "splits": absolute(settings.lake.splits) if settings.lake.splits else None,
+            "dividends": absolute(settings.lake.dividends) if settings.lake.dividends else None,
         }
     )
     sources = {name: _anchored_source(item, absolute) for name, item in settings.sources.items()}

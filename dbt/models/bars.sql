@@ -29,7 +29,7 @@ adjusted as (
         realised.realised_variance,
         coalesce(splits.factor, 1.0) as split_factor,
         dividends.factor as dividend_factor,
-        coalesce(splits.factor, 1.0) * coalesce(dividends.factor, 1.0) as factor,
+        split_factor * coalesce(dividends.factor, 1.0) as factor,
         suspicions.suspected_split
     from days
     left join {{ ref('stg_realised') }} as realised

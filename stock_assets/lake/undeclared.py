@@ -40,11 +40,13 @@ TIMES_OWN, FEWEST_OWN = 10.0, 5
 TIMES_MARKET = 6.0
 """The jump is so many times the market's median move of that day."""
 
-LEAST_TURNOVER, ASKED_UP_TO = math.log(3.0), math.log(5.5)
-"""Shares traded are as many as the ratio makes of the usual, within the ratio and at least so.
+TURNOVER_SHARE, LEAST_TURNOVER = 1.5, math.log(3.0)
+"""Shares traded are the usual ones times the ratio, in log: within this share of its own, and at
+least so."""
 
-Asked of jumps that a market may make by itself. Beyond, prices say enough, and volumes may be in
-lots or money, which no split changes."""
+TURNOVER_UP_TO = math.log(5.5)
+"""Of jumps beyond, in log, no turnover is asked: prices say enough, and volumes may be in lots or
+money, which no split changes."""
 
 _LOGS = pl.DataFrame(
     [
@@ -100,13 +102,14 @@ def looking_like_splits(bars: pl.DataFrame) -> pl.DataFrame:
     if not jumps.is_empty():
         volume = pl.when(pl.col("volume") > 0).then("volume")
         turnover = (volume / pl.col("usual_volume")).log() + pl.col("log")
-        usual_turnover = turnover.abs() <= pl.max_horizontal(log, pl.lit(LEAST_TURNOVER))
+        tolerated = pl.max_horizontal(TURNOVER_SHARE * log, pl.lit(LEAST_TURNOVER))
+        usual_turnover = turnover.abs() <= tolerated
         unusual_move = pl.col("move").abs() >= TIMES_OWN * pl.col("usual_move")
         jumps = jumps.join(
             _usual(bars, jumps), on=["ticker", "exchange", "session"], how="left"
         ).filter(
             unusual_move.fill_null(value=True)
-            & (usual_turnover.fill_null(value=True) | (log > ASKED_UP_TO))
+            & (usual_turnover.fill_null(value=True) | (log > TURNOVER_UP_TO))
         )
     return jumps.select(*_KEY, "move", "suspected_split")
 

@@ -109,6 +109,19 @@ def test_declared_it_is_suspected_no_more(settings, told, tmp_path: Path) -> Non
     assert told()[0][CELL_A] == pytest.approx(10.0)
 
 
+def test_volume_is_compared_in_the_same_shares(settings, told, tmp_path: Path) -> None:
+    """A declared split of 100 ten sessions before one of 2 that is not."""
+    later = (pl.col("ticker") == "A") & (pl.col("day") >= DAYS[70])
+    halved = dict.fromkeys(("open", "high", "low", "close"), 0.5) | {"volume": 2.0}
+    rows = candles().with_columns(
+        pl.when(later).then(pl.col(name) * factor).otherwise(name).alias(name)
+        for name, factor in halved.items()
+    )
+    put(settings, rows)
+    (tmp_path / "splits.csv").write_text(f"ticker,date,before,after\nA,{DAYS[60]},1,100\n")
+    assert set(told()[0]) == {(DAYS[70], "A"), CELL_B}
+
+
 def test_half_the_price_paid_as_a_declared_dividend_is_no_split(
     settings, told, tmp_path: Path
 ) -> None:

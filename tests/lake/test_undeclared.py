@@ -115,6 +115,40 @@ def test_a_crash_within_the_session_is_a_return(fall: float) -> None:
     assert suspected(bars) == {}
 
 
+def test_a_fall_that_goes_on_after_the_open_or_swings_through_the_session_is_a_return() -> None:
+    bars = split(market(), "B", 1.5)
+    here = (pl.col("ticker") == "B") & (pl.col("session") == JUMP)
+    higher = pl.max_horizontal("high", pl.col("close") * 1.11)
+    for change in (
+        # It opens a quarter lower, and closes a third lower.
+        {"open": pl.col("close") * 1.11, "high": higher},
+        # It opens and closes a third lower, and was back in between.
+        {"high": pl.col("high") * 1.3},
+    ):
+        changed = [
+            pl.when(here).then(of).otherwise(name).alias(name) for name, of in change.items()
+        ]
+        assert suspected(bars.with_columns(changed)) == {}
+
+
+def test_what_is_usual_is_that_of_the_sessions_before() -> None:
+    swing = 1 + 0.12 * (pl.col("session") % 2)
+
+    def swinging(when: pl.Expr) -> pl.DataFrame:
+        wild = (pl.col("ticker") == "B") & when
+        made = market().with_columns(
+            pl.when(wild).then(pl.col(name) * swing).otherwise(name).alias(name) for name in PRICES
+        )
+        return split(made, "B", 1.5, late)
+
+    late = 70
+    assert ("B", late) in suspected(swinging(pl.col("session") < late - 30))
+    assert ("B", late) not in suspected(swinging(pl.col("session") < late - 1))
+    # A ticker too new to know what is usual of it does not learn it from what came after.
+    young = (pl.col("ticker") != "B") | (pl.col("session") >= late - 4)
+    assert ("B", late) in suspected(swinging(pl.col("session") > late).filter(young))
+
+
 def test_an_overnight_fall_of_the_whole_market_is_a_return() -> None:
     bars = market()
     for ticker, ratio in zip("ABCDE", (1.5, 1.3, 1.6, 1.35, 1.4), strict=True):

@@ -17,7 +17,9 @@ with daily as (
         {{ fixed("range_1d") }} as range_n,
         {{ fixed("log_variance_1d") }} as log_variance_n,
         {{ fixed_product("rogers_satchell") }} as rogers_satchell_n,
-        {{ fixed("log_volume") }} as volume_n
+        {{ fixed("log_volume") }} as volume_n,
+        least(4, level_sessions) as level_back_4,
+        least(62, level_sessions) as level_back_62
     from {{ ref('int_daily') }}
 ),
 
@@ -77,8 +79,8 @@ windows as (
             as high_dist_63,
         {{ if_filled("close", "level_252", 252, "least(0, ln(close / max(high) over level_252))") }}
             as high_dist_252,
-        {{ if_filled("close", "level_252", 252, "greatest(0, ln(close / min(low) over level_252))") }}
-            as low_dist_252,
+        {{ if_filled("close", "level_252", 252,
+            "greatest(0, ln(close / min(low) over level_252))") }} as low_dist_252,
         cast(count(*) over last_252 as integer) as bars_252
     from daily
     window
@@ -100,11 +102,11 @@ windows as (
         ),
         level_5 as (
             partition by exchange, ticker order by session
-            range between least(4, level_sessions) preceding and current row
+            range between level_back_4 preceding and current row
         ),
         level_63 as (
             partition by exchange, ticker order by session
-            range between least(62, level_sessions) preceding and current row
+            range between level_back_62 preceding and current row
         ),
         level_252 as (
             partition by exchange, ticker order by session
