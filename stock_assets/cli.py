@@ -21,14 +21,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_assets import console, model_commands
+from stock_assets import console, model_commands, sources_commands
 from stock_assets.backtest_commands import backtest
 from stock_assets.errors import SliceError, StockAssetsError
 from stock_assets.forecast_commands import forecast
 from stock_assets.options import (
+    AsOfOption,
     JsonOption,
     SettingsOption,
     load,
+    parse_as_of,
     parse_day,
     parse_names,
     settings_file,
@@ -67,6 +69,7 @@ def _program(
 app.command()(backtest)
 app.command()(forecast)
 app.add_typer(model_commands.app, name="model")
+app.add_typer(sources_commands.app, name="sources")
 
 DEMO_LAST_DAY = dt.date(2026, 6, 30)
 """The demo's slice: from the sample's first partition day to here."""
@@ -77,6 +80,7 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 def main() -> None:
     """Run the command line; turn our own errors into a message and an exit code."""
+    console.show_log()
     code = _run_app()
     _leave_quietly()
     sys.exit(code)
@@ -161,6 +165,7 @@ def _print_macros(wanted: bool) -> None:  # noqa: FBT001 - a callback gets the o
 def sql(
     query: Annotated[str, typer.Argument(help="SQL over the lake's tables by name.")],
     settings: SettingsOption = None,
+    as_of: AsOfOption = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write to FILE.csv or FILE.parquet.")
     ] = None,
@@ -175,16 +180,26 @@ def sql(
         ),
     ] = False,
 ) -> None:
-    """Query the lake with DuckDB: candles, bars, features, drift, models, forecasts, scores ..."""
+    """Query the lake with DuckDB: candles, bars, features, drift, models, forecasts, scores ...
+
+    Beside the tables: `instruments`, the universe as the settings have it.
+    """
     import duckdb  # noqa: PLC0415
     import polars as pl  # noqa: PLC0415
 
+    from stock_assets.lake.history import versions_at  # noqa: PLC0415
     from stock_assets.lake.store import Lake  # noqa: PLC0415
     from stock_assets.lake.views import connect  # noqa: PLC0415
+    from stock_assets.overview import instruments  # noqa: PLC0415
 
     if out is not None and out.suffix not in (".csv", ".parquet"):
         raise typer.BadParameter(f"{out} must end in .csv or .parquet", param_hint="--out")
-    with connect(Lake(load(settings).lake_dir)) as connection:
+    moment = parse_as_of(as_of, dt.datetime.now(tz=dt.UTC))
+    loaded = load(settings)
+    lake = Lake(loaded.lake_dir)
+    versions = None if moment is None else versions_at(lake, moment)
+    with connect(lake, versions=versions) as connection:
+        connection.register("instruments", instruments(loaded).to_arrow())
         try:
             relation = connection.sql(query)
             found = None
@@ -211,35 +226,43 @@ def sql(
 
 @app.command()
 def status(settings: SettingsOption = None, as_json: JsonOption = False) -> None:
-    """What the lake holds, the last runs, and the tickers that are behind."""
+    """What the lake holds, what waits in the inbox, the last runs, the tickers that are behind."""
     from stock_assets.lake.store import Lake  # noqa: PLC0415
     from stock_assets.overview import plain, stale_tickers, table_status  # noqa: PLC0415
+    from stock_assets.sources.inbox import Inbox  # noqa: PLC0415
 
     loaded = load(settings)
     lake = Lake(loaded.lake_dir)
     tables = table_status(lake)
     stale = stale_tickers(lake, loaded, dt.datetime.now(tz=dt.UTC))
     runs = _last_runs(loaded)
+    waiting = Inbox(loaded.inbox_dir).waiting(loaded)
     if as_json:
         content = {
             "lake": str(loaded.lake_dir),
             "tables": plain(tables),
+            "inbox": plain(waiting),
             "runs": runs,
             "stale": plain(stale),
         }
         print(json.dumps(content, indent=2))  # noqa: T201
         return
     console.show(f"Lake: {loaded.lake_dir}", *console.status_tables(tables, stale))
+    if waiting:
+        console.show(console.inbox_table(waiting))
     console.show(*[f"{item['started']}  {item['status']:<8} {item['slice']}" for item in runs])
 
 
 @app.command()
 def maintain(settings: SettingsOption = None) -> None:
-    """Compact the tables and remove files that no version younger than 30 days needs."""
+    """Compact the tables; remove files that no version younger than lake.keep_days needs."""
     from stock_assets.lake.maintenance import maintain as maintain_lake  # noqa: PLC0415
     from stock_assets.lake.store import Lake  # noqa: PLC0415
 
-    for done in maintain_lake(Lake(load(settings).lake_dir)):
+    loaded = load(settings)
+    days = loaded.lake.keep_days
+    keep = None if days is None else dt.timedelta(days)
+    for done in maintain_lake(Lake(loaded.lake_dir), keep=keep):
         console.show(
             f"{done.table}: {done.files_before} files -> {done.files_after}, "
             f"{done.removed} old ones removed, {done.bytes / 1e6:.2f} MB"

@@ -5,6 +5,7 @@ What the numbers are is decided in `overview.py` and the packages it asks.
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +23,14 @@ if TYPE_CHECKING:
     from stock_assets.forecasting.scoring import Summary
     from stock_assets.outlook import HorizonOutlook, Outlook
     from stock_assets.overview import StaleTicker, TableStatus
+    from stock_assets.replay import Replayed
+    from stock_assets.sources.checking import Configured
+    from stock_assets.sources.inbox import Waiting
 
 _WIDE = 136
 """Columns that a forecast table needs; a narrower terminal wraps lines, not cells."""
+
+_TICKERS_SHOWN = 6
 
 _RARE = 0.001
 """Probability below which a forecast's tail is not to be taken by its number."""
@@ -41,6 +48,28 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """What a person should know of, whatever characters it holds; the command went on."""
     messages.print(f"[yellow]warning:[/] {_escaped(text)}", soft_wrap=True)
+
+
+class LogLines(logging.Handler):
+    """The package's log as messages: retries and progress of sources, warnings of files."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record: a warning as such, news as they are."""
+        # Within a run Dagster has put the run and the step before it.
+        text = str(getattr(record, "dagster_meta", {}).get("orig_message", record.getMessage()))
+        if record.levelno >= logging.WARNING:
+            warn(text)
+        else:
+            say(_escaped(text))
+
+
+def show_log() -> None:
+    """From now on the package's own log goes to the person, from INFO on."""
+    log = logging.getLogger("stock_assets")
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, LogLines) for handler in log.handlers):
+        log.addHandler(LogLines())
+    log.propagate = False
 
 
 def fail(text: str) -> None:
@@ -176,6 +205,32 @@ def _outlook_row(item: HorizonOutlook) -> list[str]:
     return cells
 
 
+def replay_parts(found: Replayed) -> list[Table | str]:
+    """A forecast that was made again: what from, and whether it is the same."""
+    number = "" if found.model_version is None else f" (version {found.model_version})"
+    tables = {
+        "bars": found.bars_version,
+        "features": found.features_version,
+        "models": found.models_version,
+    }
+    read = ", ".join(f"{name} {version}" for name, version in tables.items() if version is not None)
+    horizons = ", ".join(str(item) for item in found.horizons)
+    outcome = "DIFFERENT" if found.differences else "equal to the last bit"
+    about = f"forecast at the close of {found.day}, {horizons} session(s) ahead"
+    parts: list[Table | str] = [
+        f"{found.ticker}  {about}, by {found.model}{number}",
+        f"Made again from the versions {read}: {outcome}",
+    ]
+    if found.differences:
+        table = Table(box=box.SIMPLE_HEAD)
+        for name in ("ahead", "column", "stored", "made again"):
+            table.add_column(name, no_wrap=True)
+        for item in found.differences:
+            table.add_row(str(item.horizon), item.column, str(item.stored), str(item.again))
+        parts.append(table)
+    return parts
+
+
 def _chance(probability: float) -> str:
     """In per cent. No more is claimed of the tails than that they are there."""
     if probability < _RARE:
@@ -230,6 +285,35 @@ def status_tables(tables: list[TableStatus], stale: list[StaleTicker]) -> list[T
             "-" if ticker.sessions_behind is None else str(ticker.sessions_behind),
         )
     return [held, behind]
+
+
+def sources_table(sources: Sequence[Configured]) -> Table:
+    """The configured sources, one row each."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("source", "kind", "candles", "tickers", "requests/s", "where"):
+        table.add_column(name, overflow="fold")
+    for item in sources:
+        shown = ", ".join(item.tickers[:_TICKERS_SHOWN])
+        more = len(item.tickers) - _TICKERS_SHOWN
+        table.add_row(
+            item.name,
+            item.kind,
+            item.interval or "as the files",
+            shown + (f" and {more} more" if more > 0 else "") or "none",
+            "" if item.requests_per_second is None else f"{item.requests_per_second:g}",
+            item.where,
+        )
+    return table
+
+
+def inbox_table(waiting: list[Waiting]) -> Table:
+    """What has been dropped in the inbox and is not filed yet."""
+    table = Table(title="Inbox", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("file", "state", "why"):
+        table.add_column(name)
+    for item in waiting:
+        table.add_row(Text(item.file), item.state, Text(item.why))
+    return table
 
 
 def print_frame(frame: pl.DataFrame) -> None:

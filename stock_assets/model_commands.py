@@ -160,7 +160,7 @@ def show(name: Name, settings: SettingsOption = None, as_json: JsonOption = Fals
         console.warn(f"it cannot serve: {listed.problem}")
     if importance is not None:
         shown = importance.head(15).with_columns(pl.col("importance").round(2)).to_dicts()
-        console.show(_table("Inputs, by their share of the prediction's changes in %", shown))
+        console.show(_table("Inputs of the trees (half of the model), by their share in %", shown))
     if about.height:
         console.show(_table("Orders", _plain(about)))
 
@@ -268,7 +268,10 @@ def _order(
         why=why,
     )
     if target is not None:
+        _refuse_alarmed(target)
         registry.load(order.model)  # a model that cannot be read is refused now, not this evening
+        if not target.record.verdict.accepted:
+            console.warn(f"the gate rejected {order.model}: {target.record.verdict.reason}")
     lake.append("orders", order.row())
     # Told before anything else can fail: whoever heard of an error only would order twice.
     if as_json:
@@ -284,6 +287,17 @@ def _order(
             f"`stock-assets run --from {order.day} --to {forecast} --assets model,forecasts` "
             "to have them obey"
         )
+
+
+def _refuse_alarmed(target: Registered) -> None:
+    """A model that is too good to be true is put in force by nobody (docs/adr/0013)."""
+    if (alarm := target.record.verdict.leak_alarm) is not None:
+        message = (
+            f"model {target.record.model_id} cannot be put in force: it is too good to be true, "
+            f"and so it has probably seen what it should forecast ({alarm}); find the leak in its "
+            "inputs, then train again"
+        )
+        raise ModelError(message)
 
 
 def _entitle(registry: Registry, order: Order) -> None:

@@ -23,6 +23,14 @@ SettingsOption = Annotated[
         metavar="FILE.toml",
     ),
 ]
+AsOfOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="DAY|MOMENT",
+        help="As the lake was at the end of this day (UTC), or at a moment as 2026-05-04T18:30.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -45,6 +53,43 @@ def parse_day(text: str | None, option: str) -> dt.date | None:
     except ValueError:
         message = f"{option} {text!r} is not a day; write it as 2026-06-30"
         raise SliceError(message) from None
+
+
+def parse_as_of(text: str | None, now: dt.datetime) -> dt.datetime | None:
+    """The moment (UTC) that `--as-of` means: the end of a day, or the moment itself.
+
+    A moment without a zone is in UTC. Raises `SliceError` when it is none, or has not come yet.
+    """
+    if text is None:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text)
+        day = _is_day(text)
+    except ValueError:
+        message = (
+            f"--as-of {text!r} is neither a day nor a moment; write 2026-05-04, or "
+            "2026-05-04T18:30 (UTC), or 2026-05-04T18:30+03:00"
+        )
+        raise SliceError(message) from None
+    moment = moment.astimezone(dt.UTC) if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    if day:
+        moment += dt.timedelta(days=1) - dt.timedelta(milliseconds=1)
+    if moment > now:
+        ends = "the end of that day" if day else "that moment"
+        message = (
+            f"--as-of {text}: {ends} is still to come (it is {now:%Y-%m-%d %H:%M} UTC); leave it "
+            "out for what is known now"
+        )
+        raise SliceError(message)
+    return moment
+
+
+def _is_day(text: str) -> bool:
+    try:
+        dt.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_names(text: str | None, option: str) -> list[str] | None:

@@ -24,6 +24,7 @@ from stock_assets.lake.dividends import read_dividends
 from stock_assets.lake.splits import read_splits
 from stock_assets.lake.undeclared import before_and_after
 from stock_assets.lake.views import rows
+from stock_assets.sources.settling import latest_settled
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -113,7 +114,7 @@ def outlook(
     none of the ticker at all yet.
     """
     ticker, exchange = question.ticker, _exchange(settings, question.ticker)
-    forecasts = _forecasts(connection, question, exchange)
+    forecasts = stored_forecast(connection, settings, question)
     made = forecasts.row(0, named=True)
     day: dt.date = made["day"]
     warnings = [
@@ -122,7 +123,7 @@ def outlook(
         *_dividends_ahead(settings, ticker, forecasts),
     ]
     if question.day is None:
-        warnings = [*_staleness(connection, ticker, day, exchange, now), *warnings]
+        warnings = [*_staleness(connection, settings, ticker, day, now), *warnings]
     since, reason = _why_this_model(connection, ticker, day, made["model"])
     record, failures = _record(connection, settings, exchange, day)
     return Outlook(
@@ -156,11 +157,15 @@ def _exchange(settings: Settings, ticker: str) -> str:
     raise SliceError(f"ticker {ticker!r} is not in the universe of these settings; {hint}")
 
 
-def _forecasts(
-    connection: duckdb.DuckDBPyConnection, question: Question, exchange: str
+def stored_forecast(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, question: Question
 ) -> pl.DataFrame:
-    """The rows of the day asked for, one a horizon; all that the lake holds of the day."""
+    """The rows of `forecasts` that are asked for, one a horizon.
+
+    Raises `SliceError` and `LakeError` as `outlook` does.
+    """
     ticker, day = question.ticker, question.day
+    exchange = _exchange(settings, ticker)
     days = [
         found
         for (found,) in connection.execute(
@@ -281,13 +286,15 @@ def _chances(
 
 def _staleness(
     connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
     ticker: str,
     day: dt.date,
-    exchange: str,
     now: dt.datetime,
 ) -> list[str]:
-    """Whether a session has ended since the forecast was made, and what to do about it."""
-    latest = get_calendar(exchange).latest_closed(now)
+    """Whether a session has settled since the forecast was made, and what to do about it."""
+    instrument = settings.instrument(ticker)
+    exchange = instrument.exchange
+    latest = latest_settled(settings, exchange, now, source=instrument.source)
     if latest <= day:
         return []
     found = connection.execute("select max(day) from bars where ticker = ?", [ticker]).fetchall()

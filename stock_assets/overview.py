@@ -136,6 +136,25 @@ def stale_tickers(lake: Lake, settings: Settings, now: dt.datetime) -> list[Stal
     return behind
 
 
+def instruments(settings: Settings) -> pl.DataFrame:
+    """The universe as a table, one row a ticker: what the settings say of it."""
+    rows = [
+        {
+            **item.model_dump(exclude={"formerly"}),
+            "symbol": item.source_symbol,
+            "formerly": [former.symbol for former in item.formerly],
+        }
+        for item in settings.universe
+    ]
+    typed = {
+        "lot": pl.Int64,
+        "listed": pl.Date,
+        "delisted": pl.Date,
+        "formerly": pl.List(pl.String),
+    }
+    return pl.DataFrame(rows, schema_overrides=typed)
+
+
 def plain(value: Any) -> Any:
     """A dataclass or a list of them as JSON-ready values."""
     if isinstance(value, list):

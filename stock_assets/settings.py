@@ -70,6 +70,10 @@ class LakeSettings(Section):
     splits: Path | None = None
     """CSV with ticker,date,before,after, or a folder of such files named by ticker."""
 
+    keep_days: int | None = Field(default=None, ge=1)
+    """Days for which `stock-assets maintain` keeps the files of replaced rows, so that what was
+    known then can be asked; None: for ever (docs/adr/0022 says what that costs)."""
+
 
 class PartitionSettings(Section):
     """The days that are partitions."""

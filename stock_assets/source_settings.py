@@ -101,7 +101,15 @@ class Instrument(Section):
         )
 
 
-class SimulatedSettings(Section):
+class SourceSection(Section):
+    """What every source has in common."""
+
+    revisions: int = Field(default=5, ge=0, le=20)
+    """Last sessions whose candles are read again at each look after the close, so that what the
+    source has corrected is run again; 0: none (docs/adr/0022)."""
+
+
+class SimulatedSettings(SourceSection):
     """A deterministic market for demos and tests (sources/simulated.py says what it has)."""
 
     kind: Literal["simulated"]
@@ -114,7 +122,7 @@ class SimulatedSettings(Section):
     interval: Literal["1h", "1d"] = "1h"
 
 
-class FilesSettings(Section):
+class FilesSettings(SourceSection):
     """CSV or Parquet files: one a ticker (the file's name), or one with a ticker column."""
 
     kind: Literal["files"]
@@ -149,7 +157,7 @@ class FilesSettings(Section):
         return value
 
 
-class ApiSection(Section):
+class ApiSection(SourceSection):
     """What every market-data API has in common (sources/http.py does what these say)."""
 
     interval: Interval = "1d"
@@ -176,6 +184,9 @@ class MoexSettings(ApiSection):
     kind: Literal["moex"]
     base_url: str = "https://iss.moex.com/iss"
     interval: Literal["1m", "10m", "1h", "1d"] = "1d"
+    as_traded: bool = True
+    """Whether candles that the exchange has rewritten for later splits are brought back to what was
+    traded, as declared splits (lake.splits) expect them."""
 
 
 class TInvestSettings(ApiSection):

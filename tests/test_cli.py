@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -106,6 +108,27 @@ def test_sql_on_an_empty_lake_has_every_table_and_no_rows(shell: Shell) -> None:
     assert (code, json.loads(out)) == (0, [{"n": 0}])
 
 
+def test_sql_knows_the_instruments_as_the_settings_have_them(shell: Shell) -> None:
+    shell.settings.write_text(
+        SETTINGS.replace(
+            "[[universe]]",
+            '[[universe]]\nticker = "DDD"\nsource = "files"\nsector = "metals"\n'
+            'listed = 2020-01-03\nformerly = [{symbol = "OLD", until = 2021-01-01}]\n[[universe]]',
+        )
+    )
+    code, out, err = shell(
+        "sql", "select ticker, sector, listed, formerly, symbol from instruments", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)[-1] == {
+        "ticker": "DDD",
+        "sector": "metals",
+        "listed": "2020-01-03",
+        "formerly": ["OLD"],
+        "symbol": "DDD",
+    }
+
+
 def test_sql_shows_columns_of_the_same_name_and_wide_rows_whole(shell: Shell) -> None:
     code, out, _ = shell("sql", "select 1 as a, 2 as a, 3 as a", "--json")
     assert (code, json.loads(out)) == (0, [{"a": 1, "a_2": 2, "a_3": 3}])
@@ -118,6 +141,74 @@ def test_sql_prints_the_macros_for_a_duckdb_of_ones_own(shell: Shell) -> None:
     assert (code, out) == (0, macros())
     query = "select count(probability_above(f, 300)) as n from forecasts f"
     assert shell("sql", query, "--json")[1].strip() == '[{"n":0}]'
+
+
+def test_sql_as_of_a_moment_sees_what_was_there_then(shell: Shell) -> None:
+    first = candle_rows()
+    area = Slice(None, dt.date(2026, 6, 2), ("A", "B"))
+    shell.lake.write("candles", first, area)
+    time.sleep(0.002)  # commits count milliseconds
+    then = dt.datetime.now(tz=dt.UTC)
+    time.sleep(0.002)
+    shell.lake.write("candles", first.with_columns(close=pl.lit(1.75)), area)
+    query = (
+        "select close, version, (select count(*) from bars) as bars from candles, lake_versions "
+        "where table_name = 'candles' group by all"
+    )
+    now = json.loads(shell("sql", query, "--json")[1])
+    assert now == [{"close": 1.75, "version": 1, "bars": 0}]
+    # The same moment, in UTC and in another zone.
+    zone = dt.timezone(dt.timedelta(hours=3))
+    for text in (then.replace(tzinfo=None).isoformat(), then.astimezone(zone).isoformat()):
+        _, out, _ = shell("sql", query, "--json", "--as-of", text)
+        assert json.loads(out) == [{"close": 1.5, "version": 0, "bars": 0}]
+    yesterday = f"{then - dt.timedelta(1):%Y-%m-%d}"
+    _, out, _ = shell("sql", "select count(*) as n from candles", "--json", "--as-of", yesterday)
+    assert json.loads(out) == [{"n": 0}]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2999-01-01", "the end of that day is still to come"),
+        (f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}", "leave it out for what is known now"),
+        ("2999-01-01T10:00+03:00", "that moment is still to come"),
+        ("yesterday", "write 2026-05-04, or 2026-05-04T18:30 (UTC)"),
+    ],
+)
+def test_an_as_of_that_is_no_past_moment_is_refused(shell: Shell, text: str, words: str) -> None:
+    code, out, err = shell("sql", "select 1", "--as-of", text)
+    assert (code, out) == (2, "")
+    assert words in " ".join(err.split())
+
+
+def test_maintain_keeps_all_versions_unless_the_settings_say_for_how_long(shell: Shell) -> None:
+    area = Slice(None, dt.date(2026, 6, 2), ("A", "B"))
+    for close in (1.5, 1.75):
+        shell.lake.write("candles", candle_rows().with_columns(close=pl.lit(close)), area)
+    _age(shell.lake.root / "candles", 40)
+    assert "0 old ones removed" in shell("maintain")[1]
+    then = f"{dt.datetime.now(tz=dt.UTC) - dt.timedelta(39):%Y-%m-%d}"
+    found = shell("sql", "select distinct close from candles", "--json", "--as-of", then)
+    assert json.loads(found[1]) == [{"close": 1.75}]
+    shell.settings.write_text(SETTINGS.replace('path = "data"', 'path = "data"\nkeep_days = 30'))
+    assert "1 old ones removed" in shell("maintain")[1]
+    assert json.loads(shell("sql", "select count(*) as n from candles", "--json")[1]) == [{"n": 4}]
+
+
+def _age(table: Path, days: int) -> None:
+    """Make a table, and all that its log says of time, so many days older."""
+    earlier = days * 86_400_000
+    for file in table.rglob("*.json"):
+        actions = [json.loads(line) for line in file.read_text().splitlines()]
+        for action in actions:
+            for kind, name in (("commitInfo", "timestamp"), ("remove", "deletionTimestamp")):
+                if kind in action:
+                    action[kind][name] -= earlier
+        file.write_text("\n".join(map(json.dumps, actions)) + "\n")
+    for file in table.rglob("*"):
+        moment = file.stat().st_mtime - earlier / 1000
+        os.utime(file, (moment, moment))
 
 
 def test_sql_errors_are_wrong_use(shell: Shell) -> None:
@@ -178,7 +269,7 @@ def test_a_bad_setting_names_file_key_and_fix(shell: Shell) -> None:
     shell.settings.write_text(SETTINGS.replace("first_day = 2026-06-01", "first_dya = 2026-06-01"))
     code, _, err = shell("status")
     assert code == 2
-    assert all(word in err for word in ("settings.toml", "first_dya", "partitions.first_day"))
+    assert all(word in err for word in ("settings.toml", "partitions.first_dya", "spelling"))
 
 
 def test_a_lake_that_cannot_be_written_is_said_before_anything_runs(shell: Shell) -> None:

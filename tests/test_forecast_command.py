@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -423,3 +424,33 @@ def test_it_loads_nothing_heavy(settings: Settings) -> None:
     assert "SBER" in done.stdout
     heavy = ("dagster", "dbt", "mlflow", "catboost", "sklearn", "matplotlib", "evidently")
     assert set(heavy).isdisjoint(done.stderr.split())
+
+
+def test_a_forecast_as_of_a_moment_is_the_one_that_stood_then(
+    shell: Callable[..., tuple[int, str, str]], lake: Lake
+) -> None:
+    time.sleep(0.002)  # commits count milliseconds
+    then = dt.datetime.now(tz=dt.UTC)
+    time.sleep(0.002)
+    later = [forecast_row("SBER", DAY, n, last_price=200.0) for n in range(1, 6)]
+    write(lake, "forecasts", later)
+    day = ("SBER", "--day", str(DAY), "--json")
+    assert json.loads(shell(*day)[1])["last_price"] == 200.0
+    code, out, _ = shell(*day, "--as-of", then.isoformat())
+    assert (code, json.loads(out)["last_price"]) == (0, 300.0)
+    # A moment's day is over only at its end; and there was nothing the year before.
+    code, _, err = shell(*day, "--as-of", f"{then:%Y-%m-%d}")
+    assert (code, "is still to come" in " ".join(err.split())) == (2, True)
+    code, _, err = shell(*day, "--as-of", "2020-05-04")
+    assert (code, "there is no forecast of SBER in the lake yet" in err) == (4, True)
+
+
+def test_a_replay_answers_for_the_whole_forecast(
+    shell: Callable[..., tuple[int, str, str]], lake: Lake
+) -> None:
+    code, _, err = shell("SBER", "--replay", "--horizon", "1")
+    assert (code, "leave out --above, --below and --horizon" in " ".join(err.split())) == (2, True)
+    # These rows were made by hand, from versions that never were.
+    write(lake, "forecasts", [forecast_row("GAZP", DAY, 1, model="baseline", model_version=None)])
+    code, _, err = shell("GAZP", "--replay")
+    assert (code, "table bars: version 1 cannot be read" in " ".join(err.split())) == (4, True)

@@ -9,7 +9,6 @@ import datetime as dt
 from collections.abc import Iterator
 
 import dagster as dg
-import duckdb
 import polars as pl
 
 from stock_assets.assets.checks import checked_asset
@@ -19,13 +18,18 @@ from stock_assets.assets.live_check import LIVE_CHECK_SPEC, forecasts_keep_their
 from stock_assets.automation.conditions import FOLLOW_THE_MODEL, RETRAIN_WHEN_DRIFT_FAILS
 from stock_assets.calendars import get_calendar
 from stock_assets.drift.verdict import universe_verdict
-from stock_assets.forecasting.baseline import BASELINE, lookback_start
+from stock_assets.forecast_inputs import (
+    FORECAST_TABLES,
+    all_orders,
+    known_models,
+    read_inputs,
+)
+from stock_assets.forecasting.baseline import BASELINE
 from stock_assets.forecasting.decision import decide, forced_days
 from stock_assets.forecasting.fan import fan_picture
-from stock_assets.forecasting.forecasts import LakeVersions, make_forecasts
 from stock_assets.forecasting.registry import Registry
 from stock_assets.forecasting.scoring import score, summarise
-from stock_assets.lake.views import latest_before, rows, versions_of
+from stock_assets.lake.views import rows, versions_of
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
 from stock_assets.slices import Slice
@@ -47,7 +51,6 @@ FORCE_TAG = "stock_assets/force_training"
 """A run with this tag tries a training on its last day, whatever is due."""
 
 _DECISION_TABLES = ("bars", "features", "drift", "models", "orders")
-_FORECAST_TABLES = ("bars", "features", "models", "orders")
 
 _FAN_DAYS = dt.timedelta(days=120)
 
@@ -82,12 +85,12 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
                 forced.add(days[-1])
             result = decide(
                 _cells(settings, grid, area),
-                _known_models(connection, days),
+                known_models(connection, days[0], days[-1]),
                 {verdict.day: verdict.share for verdict in verdicts},
                 training_data,
                 registry,
                 settings,
-                orders=_orders(connection),
+                orders=all_orders(connection),
                 forced=forced,
                 lake_versions=versions_of(connection),
             )
@@ -128,28 +131,20 @@ def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     def forecasts(context: dg.AssetExecutionContext, lake: LakeResource) -> None:
         area = slice_of(context, grid)
         days = grid.days_of(area)
-        first = lookback_start(settings.exchanges, days[0])
         registry = Registry(settings.mlflow_dir)
         while True:
-            with lake.get_connection(*_FORECAST_TABLES) as connection:
-                versions = versions_of(connection)
-                bars = rows(connection, "bars", first, days[-1])
-                made = make_forecasts(
-                    _cells(settings, grid, area),
-                    bars,
-                    rows(connection, "features", first, days[-1]),
-                    _known_models(connection, days),
-                    registry.load,
-                    settings.forecast.horizons,
-                    LakeVersions(
-                        versions.get("bars", 0), versions.get("features", 0), versions.get("models")
-                    ),
-                    orders=_orders(connection),
-                    unfit=registry.unfit(),
-                )
+            with lake.get_connection(*FORECAST_TABLES) as connection:
+                orders_version = versions_of(connection).get("orders")
+                inputs = read_inputs(connection, settings.exchanges, days[0], days[-1])
+            made = inputs.forecasts(
+                _cells(settings, grid, area),
+                registry,
+                settings.forecast.horizons,
+                unfit=registry.unfit(),
+            )
             written = lake.write(context, "forecasts", made, area)
             # An order for these days that was given meanwhile found them without forecasts.
-            if lake.lake.version("orders") == versions.get("orders"):
+            if lake.lake.version("orders") == orders_version:
                 break
         by_baseline = made.filter(pl.col("model") == BASELINE).height
         summary = {
@@ -157,7 +152,7 @@ def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
             "version": written.version,
             "by the baseline": by_baseline,
             "models": ", ".join(made["model"].unique().sort()),
-            **_fan(bars, made),
+            **_fan(inputs.bars, made),
         }
         report(context, "forecasts", made, area, grid, summary)
 
@@ -207,17 +202,6 @@ def _cells(settings: Settings, grid: Grid, area: Slice) -> pl.DataFrame:
         if get_calendar(settings.instrument(ticker).exchange).is_session(day)
     ]
     return pl.DataFrame(cells, schema={"day": pl.Date, "ticker": pl.String}, orient="row")
-
-
-def _known_models(connection: duckdb.DuckDBPyConnection, days: tuple[dt.date, ...]) -> pl.DataFrame:
-    """Each ticker's latest decision before the days, and all decisions within them."""
-    within = rows(connection, "models", days[0], days[-1])
-    return pl.concat([latest_before(connection, "models", days[0]), within])
-
-
-def _orders(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """All that was ever ordered: a row or two a year."""
-    return rows(connection, "orders", None, dt.date.max)
 
 
 def _gate_numbers(decided: pl.DataFrame) -> dict[str, float | str]:

@@ -1,24 +1,21 @@
 """What the last sessions of an exchange still lack, and the slices that would mend it.
 
-Decided from three things: what the lake holds, which of the missing candles the sources have by
-now, and how the runs that were asked for before have ended. A candle that no source has is asked
-for by nobody: a halted ticker or a market that stays shut costs a look, not a run
-(docs/adr/0009). When it is looked, and the runs that come of it, are in `schedules.py`.
+Decided from three things: what the lake holds, which candles the sources have by now that it has
+not, or has otherwise (`news.py`), and how the runs that were asked for before have ended. A candle
+that no source has is asked for by nobody: a halted ticker or a market that stays shut costs a look,
+not a run (docs/adr/0009). When it is looked, and the runs that come of it, are in `schedules.py`.
 """
 
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from stock_assets.automation.downstream import Cell, days_from
 from stock_assets.calendars import Calendar
 from stock_assets.forecasting.labels import LABEL_SESSIONS
 from stock_assets.lake.store import Lake
 from stock_assets.lake.views import connect, rows
-from stock_assets.settings import Instrument, Settings
-from stock_assets.slices import Slice
-from stock_assets.sources.fetching import fetch_slice
-
-Cell = tuple[dt.date, str]
+from stock_assets.settings import Instrument
 
 LOOK_BACK = 20
 """Sessions over which candles that did not come are looked for again."""
@@ -123,29 +120,10 @@ def read_held(
     )
 
 
-def arrived_cells(settings: Settings, held: Held, now: dt.datetime) -> frozenset[Cell]:
-    """Those missing cells of which the sources have rows by now (UTC) that the lake has not.
-
-    Read and judged as a run would do it, so that a run that is asked for does find them; rows that
-    would be set aside count once. Raises `SourceError` when a source cannot be read.
-    """
-    since: dict[dt.date, list[str]] = {}
-    known: set[str] = set()
-    for session, ticker in sorted(held.missing):
-        if ticker not in known:
-            since.setdefault(session, []).append(ticker)
-            known.add(ticker)
-    found: set[Cell] = set()
-    for first, tickers in since.items():
-        judged = fetch_slice(settings, Slice(first, held.sessions[-1], tuple(tickers)), now=now)
-        found |= set(judged.candles.select("day", "ticker").iter_rows())
-        found |= set(judged.quarantine.select("day", "ticker").iter_rows()) - held.set_aside
-    return held.missing & found
-
-
-def due(
+def due(  # noqa: PLR0913
     held: Held,
     arrived: Collection[Cell],
+    revised: Collection[Cell],
     succeeded: Mapping[dt.date, bool],
     calendar: Calendar,
     *,
@@ -153,13 +131,14 @@ def due(
 ) -> list[Ask]:
     """What to ask for: each stretch of consecutive sessions that lack something, once.
 
+    Of `arrived` cells the sources have rows that the lake has not, of `revised` ones other rows.
     `succeeded` says how the latest run over a day ended; days that are left open are not in it.
     `on_time` tells whether the last session is looked at for the first time.
 
-    New candles of a day change the windowed features of the days after it, of all tickers of the
-    exchange: they ask for that day and all later ones. A day that only failed is asked for with
-    the sessions on which its forecasts are scored. A day that a successful run has left without
-    something would be left so by the next one too.
+    New or other candles of a day change the windowed features of the days after it, of all tickers
+    of the exchange: they ask for that day and all later ones, and for none before it. A day that
+    only failed is asked for with the sessions on which its forecasts are scored. A day that a
+    successful run has left without something would be left so by the next one too.
     """
     failed = {day for day, success in succeeded.items() if not success}
     settled = {day for day, success in succeeded.items() if success}
@@ -168,14 +147,18 @@ def due(
     # of such a day came is not known, so the days after it count as built without them.
     touched |= {day for day in failed if day < held.sessions[0]}
     sessions = held.sessions
+    changed = {day for day, _ in revised}
     fresh: set[dt.date] = set()
-    if touched:
-        first, last = min(touched), max(touched | {day for day, _ in held.candles})
+    new: set[dt.date] = set()
+    if touched | changed:
+        earliest, last = days_from(touched | changed, {day for day, _ in held.candles})
+        first = min(touched, default=last)
         if held.newest_forecast is not None and held.newest_forecast < sessions[0]:
             # Off for longer than is looked back: all since then is missing.
             first = min(first, *calendar.after(held.newest_forecast, 1))
         sessions = calendar.between(min(first, sessions[0]), sessions[-1])
-        fresh = set(calendar.between(first, last))
+        new = set(calendar.between(first, last)) if touched else new
+        fresh = set(calendar.between(min(first, earliest), last))
     again = (held.without_scores - settled).union(
         *(
             {day, *calendar.after(day, LABEL_SESSIONS)}
@@ -185,8 +168,11 @@ def due(
     asks = []
     for stretch in _stretches(sessions, fresh | again):
         reasons = []
-        if arrived and fresh.intersection(stretch):
-            reasons.append(_why(held, arrived, min(fresh), max(fresh), on_time=on_time))
+        if arrived and new.intersection(stretch):
+            reasons.append(_why(held, arrived, min(new), max(new), on_time=on_time))
+        if changed.intersection(stretch):
+            names = [f"{ticker} {day}" for day, ticker in sorted(revised)]
+            reasons.append(f"revised: {first_of(names)}")
         if failed.intersection(stretch):
             reasons.append("again: the run before failed")
         asks.append(Ask(stretch[0], stretch[-1], "; ".join(reasons) or "again: never finished"))

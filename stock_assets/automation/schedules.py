@@ -9,12 +9,14 @@ are looks in an evening, whatever its sources, its tickers or its runs do.
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from stock_assets.automation.gaps import Ask, Held, arrived_cells, due, first_of, read_held
+from stock_assets.automation.gaps import Ask, Held, due, first_of, read_held
 from stock_assets.automation.jobs import Jobs, makes, slice_of_run, unfinished_runs
+from stock_assets.automation.news import News, look_for_news, turn_of
 from stock_assets.calendars import Calendar, get_calendar
 from stock_assets.errors import SliceError
 from stock_assets.lake.store import Lake
@@ -116,27 +118,32 @@ def look(  # noqa: PLR0913
     day = max((day for day in days if day <= settled), default=None)
     if day is None:
         return dg.SkipReason(f"no session of {exchange} is a partition yet")
-    held = read_held(Lake(settings.lake_dir), calendar, instruments, days[0], day)
+    lake = Lake(settings.lake_dir)
+    held = read_held(lake, calendar, instruments, days[0], day)
     if held.newest_forecast is None:
         return dg.SkipReason(
             f"the lake holds no forecast of {exchange} yet: materialize a first range "
             f"(stock-assets run --to {day}, or a backfill in the UI)"
         )
-    last_instant = instants(settings, exchange, day)[-1]
-    second_look = _first_instant(last_instant, day_clock(settings), day) + LOOKS[1]
+    opened = _first_instant(instants(settings, exchange, day)[-1], day_clock(settings), day)
+    news = look_for_news(settings, lake, held, now, turn_of(opened, now, LOOKS))
+    # Nobody knows yet what is missing of those that there was no time for.
+    missing = frozenset(cell for cell in held.missing if cell[1] not in news.unasked)
+    held = replace(held, missing=missing)
     asks = due(
         held,
-        arrived_cells(settings, held, now),
+        news.arrived,
+        news.revised,
         _outcomes(instance, exchange, tickers, grid),
         calendar,
-        on_time=now < second_look,
+        on_time=now < opened + LOOKS[1],
     )
     slices = [
         (ask, area) for ask in asks for area in grid.runs(grid.slice(ask.first, ask.last, tickers))
     ]
     busy = [_run_over(instance, area, grid) for _, area in slices]
     requests = [
-        _request(ask, area, exchange, grid, tick)
+        _request(ask, area, exchange, grid, tick, news)
         for (ask, area), run in zip(slices, busy, strict=True)
         if run is None
     ]
@@ -145,15 +152,17 @@ def look(  # noqa: PLR0913
     if asks:
         runs = ", ".join(sorted({run for run in busy if run}))
         return dg.SkipReason(f"what is due is being run already: {runs}")
-    return dg.SkipReason(_nothing_due(held, exchange, len(tickers)))
+    return dg.SkipReason(_nothing_due(held, exchange, len(tickers)) + _besides(news))
 
 
-def _request(ask: Ask, area: Slice, exchange: str, grid: Grid, tick: dt.datetime) -> dg.RunRequest:
+def _request(  # noqa: PLR0913, PLR0917
+    ask: Ask, area: Slice, exchange: str, grid: Grid, tick: dt.datetime, news: News
+) -> dg.RunRequest:
     tags = grid.tags(area)
     return dg.RunRequest(
         # One tick asks once; a later one may ask for the same days again, after a failure.
         run_key=":".join((exchange, *tags.values(), tick.isoformat(timespec="minutes"))),
-        tags={**tags, EXCHANGE_TAG: exchange, WHY_TAG: ask.why},
+        tags={**tags, EXCHANGE_TAG: exchange, WHY_TAG: ask.why + _besides(news)},
     )
 
 
@@ -225,3 +234,20 @@ def _nothing_due(held: Held, exchange: str, universe: int) -> str:
             f"{first_of(silent)}: no source has a candle of theirs yet"
         )
     return f"{exchange} is forecast up to its last closed session, {day}"
+
+
+def _besides(news: News) -> str:
+    """What a person should know of besides: who was not asked, and what sources have withdrawn."""
+    found = ""
+    if news.unasked:
+        found += (
+            f"; {len(news.unasked)} tickers have their turn at later looks, as the limits of their "
+            f"sources allow: {first_of(sorted(news.unasked))}"
+        )
+    if news.withdrawn:
+        names = [f"{ticker} {day}" for day, ticker in sorted(news.withdrawn)]
+        found += (
+            f"; sources no longer have what the lake holds of {first_of(names)}: it stays until a "
+            "person runs those days"
+        )
+    return found

@@ -57,6 +57,15 @@ def fingerprint(
     return digest.hexdigest()[:8]
 
 
+def constants_of_a_fit() -> dict[str, str]:
+    """Every constant that changes a fit, as text: `calibration.MEDIAN_KEPT` and so on."""
+    return {
+        f"{module.__name__.rpartition('.')[2]}.{name}": json.dumps(value, default=list)
+        for module in FITTED_WITH
+        for name, value in _constants(module).items()
+    }
+
+
 def _constants(module: ModuleType) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if name.isupper()}
 

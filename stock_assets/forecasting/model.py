@@ -332,6 +332,6 @@ def _targets(rows: pl.DataFrame) -> NDArray[np.float64]:
 
 
 def importance(model: VolatilityModel) -> dict[str, float]:
-    """Each input's share of the changes that all inputs make to the prediction, in %."""
+    """Each input's share of the changes that all inputs make to the trees' prediction, in %."""
     shares = model.booster.get_feature_importance()
     return dict(zip(model.booster.feature_names_, map(float, shares), strict=True))

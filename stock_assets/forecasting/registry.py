@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from stock_assets.errors import ModelError
+from stock_assets.forecasting.fingerprint import constants_of_a_fit
 from stock_assets.forecasting.gate import Verdict
 from stock_assets.forecasting.model import (
     CODE_VERSION,
@@ -518,6 +519,8 @@ def _register(  # noqa: PLR0913
     verdict = record.verdict
     about = {
         **PARAMETERS,
+        # Of the regression beside the trees, the calibration and the labels.
+        **constants_of_a_fit(),
         "day": record.day,
         "rows": record.rows,
         "tickers": len(record.tickers),

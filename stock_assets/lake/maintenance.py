@@ -1,26 +1,29 @@
-"""Keeping Delta tables small: compaction, and removal of files that no version needs.
+"""Keeping Delta tables small: compaction, and removal of files that no kept version needs.
 
-Neither changes what a table says. Old versions stay readable for the retention period.
+Neither changes what a table says. Which versions there were is `history.py`'s to find.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deltalake import WriterProperties
 
+from stock_assets.lake.history import commits
 from stock_assets.lake.schemas import ALL_TABLES, LEDGERS
-from stock_assets.lake.store import ROW_GROUP
+from stock_assets.lake.store import HOOKS, KEEP_LOG, ROW_GROUP, YEAR
 
 if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
     from stock_assets.lake.store import Lake
 
-KEEP_VERSIONS = dt.timedelta(days=30)
-"""How long the files of replaced rows are kept, for reading earlier versions."""
-
 _ENOUGH_SMALL_FILES = 8
+"""Files of one year from which on it is compacted: each time, the old files stay for old versions.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,36 +37,70 @@ class Maintained:
     bytes: int
 
 
-def maintain(lake: Lake, *, keep: dt.timedelta = KEEP_VERSIONS) -> list[Maintained]:
-    """Compact each year of each table into few sorted files, and vacuum what is older than `keep`.
+def maintain(
+    lake: Lake, *, keep: dt.timedelta | None = None, now: dt.datetime | None = None
+) -> list[Maintained]:
+    """Compact each year of each table that has many files, and remove what is older than `keep`.
 
-    Rows are sorted by ticker and key within the compacted files, as a slice's write sorts them.
-    Raises `LakeError` when a table cannot be read.
+    Every version that was the latest at any moment since `now` (default: the clock) less `keep`
+    stays readable; all there ever were without `keep`. Rows are sorted by ticker and key within
+    the compacted files, as a slice's write sorts them. Raises `LakeError` when a table cannot be
+    read.
     """
     done = []
-    for table, schema in ALL_TABLES.items():
+    for table in ALL_TABLES:
         found = lake.open(table)
         if found is None:
             continue
         before = len(found.file_uris())
-        years = found.partitions() or []
-        if before >= len(years) + _ENOUGH_SMALL_FILES:
-            keys = [name for name in schema.primary_key() if name not in ("day", "ticker")]
-            place = ["day"] if table in LEDGERS else ["ticker", "day"]
-            found.optimize.z_order(
-                [*place, *keys[:1]],
-                writer_properties=WriterProperties(
-                    compression="ZSTD", compression_level=9, max_row_group_size=ROW_GROUP
-                ),
-            )
-        removed = found.vacuum(
-            retention_hours=int(keep.total_seconds() // 3600),
-            dry_run=False,
-            enforce_retention_duration=False,
-        )
+        if found.metadata().configuration.items().isdisjoint(KEEP_LOG.items()):
+            # Made by an older version; and compaction heeds nothing but this.
+            found.alter.set_table_properties(KEEP_LOG, post_commithook_properties=HOOKS)
+        _compact(table, found)
+        removed = [] if keep is None else _vacuum(found, keep, now or dt.datetime.now(tz=dt.UTC))
         size = sum(table_sizes(lake, table))
         done.append(Maintained(table, before, len(found.file_uris()), len(removed), size))
     return done
+
+
+def _compact(table: str, found: DeltaTable) -> None:
+    keys = [name for name in ALL_TABLES[table].primary_key() if name not in ("day", "ticker")]
+    place = ["day"] if table in LEDGERS else ["ticker", "day"]
+    for part, files in _parts(table, found):
+        if files <= _ENOUGH_SMALL_FILES:
+            continue
+        found.optimize.z_order(
+            [*place, *keys[:1]],
+            partition_filters=part,
+            writer_properties=WriterProperties(
+                compression="ZSTD", compression_level=9, max_row_group_size=ROW_GROUP
+            ),
+        )
+
+
+def _parts(table: str, found: DeltaTable) -> list[tuple[list[tuple[str, str, str]] | None, int]]:
+    """The filter of each year of the table, and its files; a ledger is not split."""
+    if table in LEDGERS:
+        return [(None, len(found.file_uris()))]
+    years = found.get_add_actions(flatten=True).column(f"partition.{YEAR}").to_pylist()
+    return [([(YEAR, "=", str(year))], count) for year, count in sorted(Counter(years).items())]
+
+
+def _vacuum(found: DeltaTable, keep: dt.timedelta, now: dt.datetime) -> list[str]:
+    """Remove the files that no version needs which was the latest since `now` less `keep`."""
+    known = commits(found)
+    before = [version for version, committed in known if committed <= now - keep]
+    kept = [version for version, _ in known if not before or version >= before[-1]]
+    return found.vacuum(
+        retention_hours=int(keep.total_seconds() // 3600),
+        dry_run=False,
+        enforce_retention_duration=False,
+        # What the log no longer tells of too: checkpoints forget a removed file after a week. Hence
+        # the versions are named, of which such a file may be a part.
+        full=True,
+        keep_versions=kept,
+        post_commithook_properties=HOOKS,
+    )
 
 
 def table_sizes(lake: Lake, table: str) -> list[int]:

@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import dataframely as dy
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from stock_assets.errors import LakeError
@@ -43,6 +49,13 @@ _MAX_PAUSE_SECONDS = 2.0
 # Candles are sorted by ticker within a year, so a row group of this size holds few tickers and
 # its statistics prune by ticker.
 ROW_GROUP = 16_384
+
+KEEP_LOG = {"delta.enableExpiredLogCleanup": "false"}
+"""Property of every table. Without it delta-rs removes the log of versions older than 30 days when
+it writes a checkpoint or compacts: they could not be asked for any more (docs/adr/0022)."""
+
+HOOKS = PostCommitHookProperties(cleanup_expired_logs=False)
+"""The same for a commit to a table that an older version made without `KEEP_LOG`."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,10 @@ class Lake:
         return str(self.root / table)
 
     def open(self, table: str, version: int | None = None) -> DeltaTable | None:
-        """The table as of now (or of `version`); None when it has never been written."""
+        """The table as of now (or of `version`); None when it has never been written.
+
+        Whether an earlier version's files are still there is `history.py`'s to say.
+        """
         _known(table)
         if self.root.exists() and not self.root.is_dir():
             message = f"{self.root} is a file where the lake should be; move it or set lake.path"
@@ -150,6 +166,7 @@ class Lake:
             return Written(table, found.version(), rows.height, changed=False)
         arrow = _physical(rows, schema)
         settings: dict[str, Any] = {
+            "post_commithook_properties": HOOKS,
             # No retries inside delta-rs: it would add a commit that another run has overtaken, and
             # two runs that create a table at once would both leave their rows in it. A commit
             # that comes second fails, and `write` looks at the table again.
@@ -171,7 +188,10 @@ class Lake:
     def _append_once(self, table: str, rows: pl.DataFrame) -> Written:
         found = self.open(table)
         # As for slices, a commit that was overtaken is not retried inside delta-rs.
-        settings: dict[str, Any] = {"commit_properties": CommitProperties(max_commit_retries=0)}
+        settings: dict[str, Any] = {
+            "post_commithook_properties": HOOKS,
+            "commit_properties": CommitProperties(max_commit_retries=0),
+        }
         if found is None:
             self._create(table, rows.to_arrow(), settings, partition_by=None)
             return Written(table, 0, rows.height, changed=True)
@@ -192,7 +212,14 @@ class Lake:
         uri = self.uri(table)
         Path(uri).mkdir(parents=True, exist_ok=True)
         try:
-            write_deltalake(uri, arrow, mode="error", partition_by=partition_by, **settings)
+            write_deltalake(
+                uri,
+                arrow,
+                mode="error",
+                partition_by=partition_by,
+                configuration=KEEP_LOG,
+                **settings,
+            )
         except DeltaError as error:
             if self.version(table) is None:
                 raise

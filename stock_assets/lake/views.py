@@ -1,6 +1,7 @@
 """The SQL view of the lake: every table by its name in an in-memory DuckDB.
 
-A connection sees one consistent version of each table, fixed when it was made; filters on day and
+A connection sees one consistent version of each table, fixed when it was made: the latest, or one
+that is asked for (`history.py` knows which were the latest at a past moment). Filters on day and
 ticker reach the Parquet files (file pruning by Delta's statistics, row groups by Parquet's).
 `stock-assets sql`, the assets and the checks all query through here. Where `forecasts` is seen, so
 are the macros that ask a forecast for more than its quantiles (`macros.sql`).
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING
 import duckdb
 import polars as pl
 
+from stock_assets.lake.history import open_version
 from stock_assets.lake.schemas import ALL_TABLES
 from stock_assets.lake.store import dataset
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    from deltalake import DeltaTable
 
     from stock_assets.lake.store import Lake
 
@@ -29,22 +33,29 @@ VERSIONS = "lake_versions"
 
 
 def register_views(
-    connection: duckdb.DuckDBPyConnection, lake: Lake, tables: Collection[str] | None = None
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    tables: Collection[str] | None = None,
+    *,
+    versions: Mapping[str, int | None] | None = None,
 ) -> dict[str, int]:
     """Make `tables` (all without them) of `lake` queryable by name; return their versions.
 
-    A table that was never written is an empty view with the right columns, and has no version.
+    `versions` says which of them is read (None: the table was not there), the latest where it
+    names none. A table that was never written is an empty view with the right columns, and has no
+    version. Raises `LakeError` for a version that is no longer kept.
     """
-    versions: dict[str, int] = {}
+    wanted = versions or {}
+    seen: dict[str, int] = {}
     for name, schema in ALL_TABLES.items():
         if tables is not None and name not in tables:
             continue
-        found = lake.open(name)
+        found = _opened(lake, name, wanted[name]) if name in wanted else lake.open(name)
         backing = f"{name}__delta"
         if found is None:
             connection.register(backing, schema.create_empty().to_arrow())
         else:
-            versions[name] = found.version()
+            seen[name] = found.version()
             connection.register(backing, dataset(name, found))
         # By name: the physical year stays hidden.
         columns = ", ".join(f'"{column}"' for column in schema.column_names())
@@ -52,7 +63,7 @@ def register_views(
     connection.register(
         f"{VERSIONS}__arrow",
         pl.DataFrame(
-            list(versions.items()),
+            list(seen.items()),
             schema={"table_name": pl.String, "version": pl.Int64},
             orient="row",
         ).to_arrow(),
@@ -60,7 +71,11 @@ def register_views(
     connection.execute(f"create or replace view {VERSIONS} as from {VERSIONS}__arrow")
     if tables is None or "forecasts" in tables:
         connection.execute(macros())
-    return versions
+    return seen
+
+
+def _opened(lake: Lake, table: str, version: int | None) -> DeltaTable | None:
+    return None if version is None else open_version(lake, table, version)
 
 
 def macros() -> str:
@@ -73,14 +88,16 @@ def versions_of(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
     return dict(connection.sql(f"select table_name, version from {VERSIONS}").fetchall())  # noqa: S608
 
 
-def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
+def connect(
+    lake: Lake, *, versions: Mapping[str, int | None] | None = None
+) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the lake's views: offline, nothing installed or stored.
 
-    Rows come back in UTC whatever the machine's zone is.
+    `versions` are those of `register_views`. Rows come back in UTC whatever the machine's zone is.
     """
     connection = duckdb.connect(":memory:")
     prepare(connection)
-    register_views(connection, lake)
+    register_views(connection, lake, versions=versions)
     return connection
 
 

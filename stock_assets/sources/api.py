@@ -69,6 +69,8 @@ class ApiSource(ABC, Generic[Own]):
         self.raw_dir = settings.raw_dir / name if own.keep_raw else None
         self._exchanges = {item.ticker: item.exchange for item in settings.universe}
         self._windows: dict[str, list[Window]] = {}
+        self.finish_by: float | None = None
+        """Until when (`time.monotonic`) answers are waited for; None: as long as it takes."""
 
     @abstractmethod
     def connect(self) -> Client:
@@ -107,13 +109,13 @@ class ApiSource(ABC, Generic[Own]):
 
     def fetch(self, instruments: Sequence[Instrument], area: Slice) -> pl.DataFrame:
         """Rows of `instruments` within `area`, by instrument, then as the API gave them."""
-        now = dt.datetime.now(tz=dt.UTC)
-        last = min(area.last_date, now.astimezone(MOSCOW).date())
+        last = min(area.last_date, dt.datetime.now(tz=MOSCOW).date())
         first = area.first_date
         if self.own.begin is not None:
             first = max(first or self.own.begin, self.own.begin)
         spans = [span for item in instruments for span in windows_of(item, first, last)]
         with self.connect() as client:
+            client.finish_by = self.finish_by
             known = client.map(
                 lambda span: self._begun(client, span), spans, what="tickers", name=_ticker
             )
@@ -122,7 +124,7 @@ class ApiSource(ABC, Generic[Own]):
             for window in windows:
                 self._windows.setdefault(window.ticker, []).append(window)
             parts = client.map(
-                lambda window: self._fetched(client, window, now),
+                lambda window: self._fetched(client, window),
                 windows,
                 what="pieces",
                 name=_ticker,
@@ -161,11 +163,11 @@ class ApiSource(ABC, Generic[Own]):
             return None
         return Window(span.ticker, span.symbol, start, span.last)
 
-    def _fetched(self, client: Client, window: Window, now: dt.datetime) -> pl.DataFrame:
+    def _fetched(self, client: Client, window: Window) -> pl.DataFrame:
         bodies = self.journal.answers(
             self._key(window),
             lambda: self.ask(client, window),
-            settled=self.settles_at(self._exchanges[window.ticker], window.last) <= now,
+            settles=self.settles_at(self._exchanges[window.ticker], window.last),
         )
         return self._named(window, self.rows(window, bodies)).select(RAW_SCHEMA.names())
 

@@ -14,6 +14,7 @@ import polars as pl
 
 from stock_assets.lake.schemas import Candles, Quarantine
 from stock_assets.sources.api import ApiSource
+from stock_assets.sources.files import FilesSource
 from stock_assets.sources.journal import clear
 from stock_assets.sources.making import make_source
 from stock_assets.sources.rules import Judged, judge
@@ -43,9 +44,23 @@ def fetched_slice(
             clear(source.journal.pieces, source.raw_dir)
 
 
-def fetch_slice(settings: Settings, area: Slice, *, now: dt.datetime | None = None) -> Judged:
-    """The same to look at: asked anew, and nothing of it is kept."""
-    return _judged(_sources(settings, area, resume=False), area, now)
+def fetch_slice(
+    settings: Settings,
+    area: Slice,
+    *,
+    now: dt.datetime | None = None,
+    finish_by: float | None = None,
+) -> Judged:
+    """The same to look at: asked anew, and nothing of it is kept.
+
+    An API that has not answered by `finish_by` (`time.monotonic`) counts as one that cannot be
+    read.
+    """
+    sources = _sources(settings, area, resume=False)
+    for source in sources:
+        if isinstance(source, ApiSource):
+            source.finish_by = finish_by
+    return _judged(sources, area, now)
 
 
 def _sources(settings: Settings, area: Slice, *, resume: bool) -> dict[Source, list[Instrument]]:
@@ -70,6 +85,7 @@ def _judged(
             now=moment,
             quote=source.quote,
             settles_at=source.settles_at,
+            later_files_revise=isinstance(source, FilesSource) and source.later_files_revise,
         )
         for source, instruments in sources.items()
     ]
@@ -79,4 +95,5 @@ def _judged(
         candles=pl.concat([part.candles for part in parts]).sort(Candles.primary_key()),
         quarantine=pl.concat([part.quarantine for part in parts]).sort(Quarantine.primary_key()),
         held_back=sum(part.held_back for part in parts),
+        revised=sum(part.revised for part in parts),
     )

@@ -14,17 +14,19 @@ same whatever slice asks for it.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from stock_assets.calendars import get_calendar
 from stock_assets.errors import SettingsError, SourceError
-from stock_assets.settings import FilesSettings
+from stock_assets.slices import Slice
 from stock_assets.sources.base import NUMBERS, RAW_SCHEMA, settles_with_session
 from stock_assets.sources.columns import Columns, find_columns, recognised
+from stock_assets.sources.inbox import Inbox, Place, reads_inbox
 from stock_assets.sources.intervals import interval_of, usual_distance
 from stock_assets.sources.numerals import Numerals, is_missing, numerals_of, read_number
 from stock_assets.sources.rules import DAILY
@@ -50,13 +52,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from stock_assets.settings import Instrument, Settings
-    from stock_assets.slices import Slice
+    from stock_assets.settings import FilesSettings, Instrument, Settings
 
 _log = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 10
 _NUMERALS_SAMPLE = 1_000
+_STRANGER = "__stranger__"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,31 @@ class _File:
     """The ticker its name says; None when a column says it."""
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What one file has for a slice."""
+
+    rows: pl.DataFrame
+    strangers: set[str]
+    """Tickers found that are not of this source's universe."""
+    is_known: bool
+    """Whether anything in the file is of its universe."""
+
+
+@dataclass(frozen=True)
+class Touched:
+    """The cells that the rows of one file belong to."""
+
+    first: dt.date
+    last: dt.date
+    tickers: tuple[str, ...]
+    """Those of the source, in the universe's order."""
+    names: tuple[str, ...] | None
+    """All that the ticker column holds; None where the file's name tells the ticker."""
+    days: pl.DataFrame
+    """Rows of each ticker and day."""
+
+
 class FilesSource:
     """The candles in the files at one path."""
 
@@ -79,6 +106,8 @@ class FilesSource:
         self._first_day = settings.partitions.first_day
         self._instruments = {item.ticker: item for item in settings.universe if item.source == name}
         self._names = pl.Enum(list(self._instruments))  # a byte or so for each row, not a text
+        self._inbox = Inbox(settings.inbox_dir) if reads_inbox(settings, own) else None
+        self._placed: dict[str, Place] = {}
 
     def fetch(self, instruments: Sequence[Instrument], area: Slice) -> pl.DataFrame:
         """Rows of `instruments` within `area`: files by name, rows in the order of their file.
@@ -88,33 +117,64 @@ class FilesSource:
         """
         wanted = [item.ticker for item in instruments]
         foreign: set[str] = set()
-        known = False
+        known = self._inbox is not None  # there, who is a stranger is told when the file comes
         parts = []
-        for path in self._paths():
-            file = self._open(path)
-            if file.ticker is None and file.columns.ticker is None:
-                foreign.add(stem(path))
-                continue
-            if file.ticker is not None and file.ticker not in wanted:
-                known = True
-                continue
-            keys, strangers = self._keys(file)
-            foreign |= strangers
-            known = known or not strangers or keys.height > 0
-            self._warn_of_the_future(path, keys)
-            inside = (pl.col("day") <= area.last_date) & pl.col("ticker").is_in(wanted)
-            if area.first_date is not None:
-                inside &= pl.col("day") >= area.first_date
-            chosen = keys.filter(inside)
-            if chosen.height:
-                parts.append(self._rows(file, chosen, everything=chosen.height == keys.height))
+        for place in self._places(replace(area, tickers=tuple(wanted))):
+            found = self._found(place, wanted, area)
+            foreign |= found.strangers
+            known = known or found.is_known
+            parts.append(found.rows)
         if foreign and not known:
             raise SourceError(self._nothing_of_ours(foreign))
         if foreign:
             _log.warning(
                 "source %s: ignored what is not in its universe: %s", self.name, _some(foreign)
             )
-        return pl.concat(parts) if parts else RAW_SCHEMA.to_frame()
+        return pl.concat([RAW_SCHEMA.to_frame(), *parts])
+
+    def _found(self, place: Place, wanted: Sequence[str], area: Slice) -> _Found:
+        """What one file has for a slice. Of the inbox: wherever the file is by now."""
+        try:
+            return self._read(place, wanted, area)
+        except SourceError as error:
+            if self._inbox is None:
+                raise
+            moved = self._by_label(place.label)
+            if moved is not None and moved.path != place.path:
+                return self._read(moved, wanted, area)
+            if moved is not None and moved.is_known:
+                raise
+            # It was dropped a moment ago, or taken away: the sensor tells who put it there.
+            _log.warning("%s", error)
+            return _Found(RAW_SCHEMA.to_frame(), set(), is_known=True)
+
+    def _read(self, place: Place, wanted: Sequence[str], area: Slice) -> _Found:
+        file = self._open(place.path, place.label)
+        nothing = RAW_SCHEMA.to_frame()
+        if file.ticker is None and file.columns.ticker is None:
+            return _Found(nothing, {stem(place.path)}, is_known=False)
+        if file.ticker is not None and file.ticker not in wanted:
+            return _Found(nothing, set(), is_known=True)
+        keys, strangers = self._keys(file)
+        self._warn_of_the_future(place.path, keys)
+        inside = (pl.col("day") <= area.last_date) & pl.col("ticker").is_in(wanted)
+        if area.first_date is not None:
+            inside &= pl.col("day") >= area.first_date
+        chosen = keys.filter(inside)
+        rows = nothing
+        if chosen.height:
+            rows = self._rows(file, chosen, everything=chosen.height == keys.height)
+        return _Found(rows, strangers, is_known=not strangers or keys.height > 0)
+
+    @property
+    def later_files_revise(self) -> bool:
+        """Whether a later file's candle replaces an earlier one's: so it is in the inbox."""
+        return self._inbox is not None
+
+    def rows_of(self, place: Place) -> pl.DataFrame:
+        """All rows (`RAW_SCHEMA`) of one file. Raises `SourceError` like `fetch`."""
+        wanted = tuple(self._instruments)
+        return self._read(place, wanted, Slice(None, dt.date.max, wanted)).rows
 
     def _warn_of_the_future(self, path: Path, keys: pl.DataFrame) -> None:
         """Rows dated after today are in no slice yet: say so, for it is usually a mistake."""
@@ -135,10 +195,9 @@ class FilesSource:
 
     def quote(self, rows: pl.DataFrame) -> pl.Series:
         """The rows as they stand in their files, as JSON: text of a CSV, values of Parquet."""
-        paths = {path.name: path for path in self._paths()}
         quoted = []
         for (name,), group in rows.group_by("file", maintain_order=True):
-            table = self._open(paths[str(name)]).table
+            table = self._quotable(str(name))
             raw = quote_rows(table, group["row"].unique())
             quoted.append(raw.with_columns(pl.lit(name, pl.String).alias("file")))
         found = pl.concat(quoted)
@@ -151,28 +210,79 @@ class FilesSource:
         )
         return joined["raw"]
 
-    def touched(self, path: Path) -> tuple[dt.date, dt.date, tuple[str, ...]] | None:
-        """First day, last day and tickers that the rows of one file belong to; None without rows.
+    def _quotable(self, label: str) -> Table:
+        """The file that `fetch` has called so, opened again."""
+        if self._inbox is None:
+            path = self._own.path if self._own.path.is_file() else self._own.path / label
+            return self._open(path, label).table
+        place = self._by_label(label)
+        if place is None:
+            message = f"source {self.name}: {label} was taken out of the inbox; run the slice again"
+            raise SourceError(message)
+        return self._open(place.path, label).table
+
+    def touched(self, path: Path) -> Touched | None:
+        """The cells that the rows of one file belong to; None without rows.
 
         Raises `SourceError` like `fetch`.
         """
-        file = self._open(path)
-        if file.ticker is None and file.columns.ticker is None:
+        file = self._open(path, path.name)
+        by_name = file.columns.ticker is None
+        if file.ticker is None and by_name:
             raise SourceError(self._nothing_of_ours({stem(path)}))
         keys, strangers = self._keys(file)
         if keys.is_empty():
             if strangers:
                 raise SourceError(self._nothing_of_ours(strangers))
             return None
-        first, last = keys["day"].min(), keys["day"].max()
+        days = keys.group_by("ticker", "day").agg(pl.len().alias("rows"))
+        first, last = days["day"].min(), days["day"].max()
         assert isinstance(first, dt.date)
         assert isinstance(last, dt.date)
-        found = set(keys["ticker"].unique())
-        return first, last, tuple(ticker for ticker in self._instruments if ticker in found)
+        found = set(days["ticker"].unique())
+        tickers = tuple(ticker for ticker in self._instruments if ticker in found)
+        names = None if by_name else tuple(sorted(strangers.union(found)))
+        return Touched(first, last, tickers, names, days.cast({"ticker": pl.String}))
 
     # Which files there are, and whose.
 
-    def _paths(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """The files that it reads, in their order. Raises `SourceError` when there are none."""
+        everything = Slice(None, dt.date.max, tuple(self._instruments))
+        return [place.path for place in self._places(everything)]
+
+    def _places(self, area: Slice) -> list[Place]:
+        """The files that may touch a slice: by name; of the inbox, the later ones last."""
+        if self._inbox is None:
+            return [Place(path, path.name, is_known=True) for path in self._listed()]
+        path = self._own.path.resolve()
+        found = self._inbox.places(path, self.name, self.reading, area, self._ticker_of)
+        self._placed = {place.label: place for place in found}
+        if not found and not self._inbox.holds(path):
+            raise SourceError(self._nothing_here())
+        return found
+
+    def _by_label(self, label: str) -> Place | None:
+        """Where a file of the inbox is now; None when it is nowhere."""
+        place = self._placed.get(label)
+        if place is None or not place.path.exists():
+            self.files()
+        return self._placed.get(label)
+
+    @property
+    def reading(self) -> str:
+        """Fingerprint of the settings by which rows get their cells."""
+        said = self._own.model_dump_json(exclude={"path"})
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    def _nothing_here(self) -> str:
+        return (
+            f"source {self.name}: there is no candle file in {self._own.path}; put files named "
+            f"{', '.join('*' + suffix for suffix in SUFFIXES)} there or mend "
+            f"[sources.{self.name}] path"
+        )
+
+    def _listed(self) -> list[Path]:
         path = self._own.path
         if path.is_file():
             return [path]
@@ -191,33 +301,31 @@ class FilesSource:
         except OSError as error:
             raise SourceError(f"source {self.name}: cannot list {path}: {error}") from error
         if not found:
-            message = (
-                f"source {self.name}: there is no candle file in {path}; put files named "
-                f"{', '.join('*' + suffix for suffix in SUFFIXES)} there or mend "
-                f"[sources.{self.name}] path"
-            )
-            raise SourceError(message)
+            raise SourceError(self._nothing_here())
         return sorted(found, key=lambda item: item.name)
 
     def _ticker_of(self, path: Path) -> str | None:
-        """The ticker of this source that a file's name says: SBER.csv, sber.csv, SBER_2018.csv."""
+        """The ticker of this source that a file's name says: SBER.csv, sber.csv, sber_1d.csv."""
         name = stem(path)
         if name in self._instruments:
             return name
+        folded = {ticker: ticker.casefold() for ticker in self._instruments}
+        low = name.casefold()
         for matches in (
-            [ticker for ticker in self._instruments if ticker.casefold() == name.casefold()],
+            [ticker for ticker, own in folded.items() if low == own],
             [item for item in self._instruments if name.startswith((f"{item}_", f"{item}-"))],
+            [ticker for ticker, own in folded.items() if low.startswith((f"{own}_", f"{own}-"))],
         ):
             if len(matches) == 1:
                 return matches[0]
         return None
 
-    def _open(self, path: Path) -> _File:
+    def _open(self, path: Path, name: str) -> _File:
         label = f"source {self.name}: file {path}"
         table = open_table(path, label, lambda names: recognised(names, self._own))
         columns = find_columns(table.columns, self._own, self.name, label)
         ticker = None if columns.ticker is not None else self._ticker_of(path)
-        return _File(path.name, table, columns, ticker)
+        return _File(name, table, columns, ticker)
 
     def _nothing_of_ours(self, foreign: set[str]) -> str:
         return (
@@ -235,38 +343,44 @@ class FilesSource:
         Also the tickers found that are not ours. Every row gets a cell (see `_filed`).
         """
         columns = file.columns
-        names = [*columns.stamp, *([columns.ticker] if columns.ticker else [])]
-        read = file.table.collect(file.table.scan().select(ROW, *dict.fromkeys(names)))
-        strangers: set[str] = set()
-        if columns.ticker is None:
-            ticker = pl.lit(file.ticker, self._names)
-        else:
-            text = pl.col(columns.ticker).cast(pl.String).str.strip_chars()
-            ticker = text.cast(self._names, strict=False)
-            is_strange = (text != "") & ticker.is_null()
-            strangers = set(read.filter(is_strange).select(text.unique()).to_series())
-            if strangers:
-                read = read.filter(~is_strange.fill_null(value=False))
-        written = self._written_stamps(file, read)
-        keys = read.select(ROW, ticker.alias("ticker"))
-        del read  # of a large file the text alone is most of the memory
-        if strangers and keys["ticker"].null_count() == keys.height:
+        ticker, stranger = self._whose(file)
+        scan = file.table.scan().select(ROW, ticker.alias("ticker"), stranger, *columns.stamp)
+        read = file.table.collect(scan)
+        strangers = set(read[_STRANGER].drop_nulls().unique())
+        if strangers:
+            read = read.filter(pl.col(_STRANGER).is_null())
+        read = read.drop(_STRANGER)
+        if strangers and read["ticker"].null_count() == read.height:
             return self._no_keys(), strangers
-        stamps = self._stamps(file, written)
-        keys = keys.with_columns(*stamps, written.cast(pl.String).alias("written"))
+        keys, written = read.select(ROW, "ticker"), _written_stamps(read, columns.stamp)
+        del read  # of a large file the text alone is most of the memory
+        keys = keys.with_columns(*self._stamps(file, written))
         del written
-        return self._filed(self._with_days(file, keys)), strangers
+        keys, unplaced = self._with_days(file, keys)
+        keys = keys.with_columns(pl.lit(None, pl.String).alias("fault"))
+        faulty = keys.filter(pl.col("ticker").is_null() | pl.col("start").is_null())
+        if faulty.height:
+            again = file.table.scan().filter(pl.col(ROW).is_in(faulty[ROW].implode()))
+            text = file.table.collect(again.select(ROW, *dict.fromkeys(columns.stamp)))
+            said = _written_stamps(text, columns.stamp).cast(pl.String).alias("written")
+            faults = faulty.join(text.select(ROW, said), on=ROW, how="left", maintain_order="left")
+            fault = _key_fault(" and ".join(columns.stamp), unplaced).alias("fault")
+            keys = keys.update(faults.select(ROW, fault), on=ROW)
+        return self._filed(keys), strangers
+
+    def _whose(self, file: _File) -> tuple[pl.Expr, pl.Expr]:
+        """The ticker of each row, and what stands there where it is none of ours."""
+        if file.columns.ticker is None:
+            return pl.lit(file.ticker, self._names), pl.lit(None, pl.String).alias(_STRANGER)
+        text = pl.col(file.columns.ticker).cast(pl.String).str.strip_chars()
+        ticker = text.cast(self._names, strict=False)
+        is_strange = (text != "") & ticker.is_null()
+        return ticker, pl.when(is_strange).then(text).alias(_STRANGER)
 
     def _no_keys(self) -> pl.DataFrame:
         names = ("day", "interval", "start", "fault")
         types = {name: RAW_SCHEMA[name] for name in names}
         return pl.DataFrame(schema={ROW: pl.Int64, "ticker": self._names, **types})
-
-    def _written_stamps(self, file: _File, read: pl.DataFrame) -> pl.Series:
-        stamp = file.columns.stamp
-        if len(stamp) == 1:
-            return read[stamp[0]]
-        return join_clock(read[stamp[0]], read[stamp[1]])
 
     def _stamps(self, file: _File, written: pl.Series) -> pl.DataFrame:
         try:
@@ -278,8 +392,8 @@ class FilesSource:
             )
             raise SourceError(message) from None
 
-    def _with_days(self, file: _File, keys: pl.DataFrame) -> pl.DataFrame:
-        """With interval, day, start and fault: what each stamp means.
+    def _with_days(self, file: _File, keys: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+        """With interval, day and start: what each stamp means. And what is said of one without.
 
         Where most stamps are at 00:00 as written they are labels of days, and one that is not is
         at fault. Else they are moments, and the day is the one on the exchange's clock. A daily
@@ -300,10 +414,7 @@ class FilesSource:
         if interval == DAILY and not labels:
             label = pl.col("day").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
             keys = keys.with_columns(label.alias("start"))
-        return keys.with_columns(
-            pl.lit(interval).alias("interval"),
-            _key_fault(" and ".join(file.columns.stamp), unplaced),
-        )
+        return keys.with_columns(pl.lit(interval).alias("interval")), unplaced
 
     def _local_day(self) -> pl.Expr:
         """The date of `start` on the clock of each ticker's exchange."""
@@ -412,19 +523,10 @@ class FilesSource:
         return numerals_of(sample, texts[0])
 
 
-def cells_touched(
-    path: Path, settings: Settings, source_name: str
-) -> tuple[dt.date, dt.date, tuple[str, ...]] | None:
-    """First day, last day and tickers (in the universe's order) that one file's rows belong to.
-
-    None for a file without rows. Raises `SourceError` for a file that cannot be read or holds no
-    ticker of the source, `SettingsError` when the source is not one of files.
-    """
-    own = settings.sources.get(source_name)
-    if not isinstance(own, FilesSettings):
-        message = f"[sources.{source_name}] is not a source of kind 'files'; it cannot read {path}"
-        raise SettingsError(message)
-    return FilesSource(source_name, own, settings).touched(path)
+def _written_stamps(read: pl.DataFrame, stamp: tuple[str, ...]) -> pl.Series:
+    if len(stamp) == 1:
+        return read[stamp[0]]
+    return join_clock(read[stamp[0]], read[stamp[1]])
 
 
 def _key_fault(stamp: str, unplaced: str) -> pl.Expr:

@@ -59,12 +59,12 @@ class Journal:
             return tuple(self._used.values())
 
     def answers(
-        self, key: str, fetch: Callable[[], Sequence[bytes]], *, settled: bool
+        self, key: str, fetch: Callable[[], Sequence[bytes]], *, settles: dt.datetime
     ) -> list[bytes]:
         """The bodies of the piece called `key`: kept ones, else what `fetch` brings, then kept.
 
-        `settled` says that all of its sessions are over: only such a piece may be taken from a run
-        before. A piece that cannot be read is fetched again.
+        From `settles` on (UTC) its candles are final: only a piece asked for after that may be
+        taken from a run before. A piece that cannot be read is fetched again.
         """
         if not self._resume:
             looked = list(fetch())
@@ -72,10 +72,11 @@ class Journal:
                 self._in_memory[key] = looked
             return looked
         piece = Piece(key, self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.zip")
-        found = self._kept(piece) if settled else None
+        found = self._kept(piece, settles)
         if found is None:
+            asked = dt.datetime.now(tz=dt.UTC)
             found = list(fetch())
-            self._keep(piece, found)
+            self._keep(piece, found, asked)
         with self._lock:
             self._used[key] = piece
         return found
@@ -88,22 +89,26 @@ class Journal:
             piece = self._used[key]
         return _bodies(piece)
 
-    def _kept(self, piece: Piece) -> list[bytes] | None:
+    def _kept(self, piece: Piece, settles: dt.datetime) -> list[bytes] | None:
         try:
             written = dt.datetime.fromtimestamp(piece.file.stat().st_mtime, tz=dt.UTC)
         except FileNotFoundError:
             return None
+        if written < settles:
+            return None
         age = dt.datetime.now(tz=dt.UTC) - written
         return _bodies(piece) if dt.timedelta(0) <= age < FRESH else None
 
-    def _keep(self, piece: Piece, bodies: Sequence[bytes]) -> None:
+    def _keep(self, piece: Piece, bodies: Sequence[bytes], asked: dt.datetime) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         draft = piece.file.with_name(f"{uuid.uuid4().hex}.part")
-        about = {"asked": piece.key, "fetched": dt.datetime.now(tz=dt.UTC).isoformat()}
+        about = {"asked": piece.key, "fetched": asked.isoformat()}
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
             packed.writestr(_ABOUT, json.dumps(about, ensure_ascii=False))
             for number, body in enumerate(bodies):
                 packed.writestr(f"{number:05d}", body)
+        # Its age counts from the question: an answer may take minutes, and be of before.
+        os.utime(draft, (asked.timestamp(), asked.timestamp()))
         os.replace(draft, piece.file)  # noqa: PTH105 - atomic, also over an older one
 
 

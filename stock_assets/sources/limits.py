@@ -1,8 +1,9 @@
 """How often a host may be asked: one limit for all threads and all runs of a lake.
 
 The next free moment stands in a small file beside a lock, so that processes share it; requests are
-spaced evenly, and a host that says "not before" is heard by everyone (docs/adr/0020 says why this
-is ours). What is sent, and what an answer means, is in `http.py`.
+spaced evenly, and a host that says "not before" is heard by everyone, also by those who had a
+moment before that already (docs/adr/0020 says why this is ours). What is sent, and what an answer
+means, is in `http.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from filelock import FileLock
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LONGEST_HOLD = 900.0
-"""Seconds. A moment further ahead was written by a clock that has been set back since."""
+LONGEST_HOLD = 900.0
+"""Seconds that a host is obeyed for at once. A moment further ahead was written by a clock that has
+been set back since."""
 
 
 class RateLimit:
@@ -25,37 +27,50 @@ class RateLimit:
     def __init__(self, folder: Path, name: str, rate: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / f"{name}.next"
-        self._lock = FileLock(folder / f"{name}.lock", thread_local=False)
+        self._held_file = folder / f"{name}.held"
+        # Local to each thread: one that threads share lets them all in, for it may be re-entered.
+        self._lock = FileLock(folder / f"{name}.lock", thread_local=True)
         self._spacing = 1.0 / rate
 
     def wait(self) -> float:
         """Take the next free moment and sleep until it is there; the seconds slept."""
-        with self._lock:
-            now = time.time()
-            mine = self._next(now)
-            self._file.write_text(repr(mine + self._spacing), encoding="ascii")
-        pause = max(0.0, mine - now)
-        if pause:
-            time.sleep(pause)
-        return pause
+        slept = 0.0
+        while True:
+            with self._lock:
+                now = time.time()
+                mine = _moment(self._file, now)
+                self._file.write_text(repr(mine + self._spacing), encoding="ascii")
+            if mine > now:
+                time.sleep(mine - now)
+                slept += mine - now
+            # Without the lock: everyone who sends comes by here.
+            if _moment(self._held_file, now) <= mine:
+                return slept
+            # Held while this one slept: its moment is given up for one after the hold.
 
     def hold(self, seconds: float) -> None:
         """Let nobody send for so long: the host asked for it."""
         with self._lock:
             now = time.time()
-            until = now + min(seconds, _LONGEST_HOLD)
-            if until > self._next(now):
+            until = now + min(seconds, LONGEST_HOLD)
+            if until > _moment(self._file, now):
                 self._file.write_text(repr(until), encoding="ascii")
+            if until > _moment(self._held_file, now):
+                draft = self._held_file.with_suffix(".draft")
+                draft.write_text(repr(until), encoding="ascii")
+                draft.replace(self._held_file)  # whole for those who read it without the lock
 
     def held_for(self) -> float:
         """Seconds until the next request may be sent."""
         now = time.time()
-        return max(0.0, self._next(now) - now)
+        return max(0.0, _moment(self._file, now) - now)
 
-    def _next(self, now: float) -> float:
-        try:
-            moment = float(self._file.read_text(encoding="ascii"))
-        except (FileNotFoundError, ValueError):
-            # Never asked before, or killed while writing: a moment's spacing is lost, no more.
-            return now
-        return now if moment > now + _LONGEST_HOLD else max(now, moment)
+
+def _moment(file: Path, now: float) -> float:
+    """What `file` says, where that is ahead; else `now`."""
+    try:
+        moment = float(file.read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        # Never asked before, or killed while writing: a moment's spacing is lost, no more.
+        return now
+    return now if moment > now + LONGEST_HOLD else max(now, moment)

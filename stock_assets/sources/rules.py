@@ -6,7 +6,7 @@ and what needs the calendar or the neighbouring rows is added: the day is a sess
 the candle lies inside its day, and there is one candle for each (ticker, interval, start). Reading
 rows is the sources' affair.
 
-Every row is counted exactly once: rows of the slice = candles + quarantine + held back.
+Every row is counted exactly once: rows of the slice = candles + quarantine + held back + revised.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import polars as pl
 from stock_assets.calendars import get_calendar
 from stock_assets.lake.schemas import Candles, Quarantine
 from stock_assets.sources.base import (
+    NUMBERS,
     PRICES,
     RAW_SCHEMA,
     quote_parsed,
@@ -38,7 +39,7 @@ DAILY = "1d"
 _POSITION = "position"
 _ROWS_AT_ONCE = 250_000
 """Rows whose rules are checked together: bounds the memory of twenty-odd rule columns."""
-_REASONS = ["fault", "closed", "crossing"]
+_REASONS = ["fault", "closed", "unlisted", "crossing"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Judged:
     """Rows that break a rule, as `lake.schemas.Quarantine`, sorted by its key."""
     held_back: int
     """Rows of sessions that are not over yet: stored nowhere, the next fetch brings them."""
+    revised: int = 0
+    """Rows that another file of the inbox has the word for: stored nowhere, their file is kept."""
 
 
 class _Positioned(Candles):
@@ -67,6 +70,7 @@ def judge(  # noqa: PLR0913
     now: dt.datetime,
     quote: Callable[[pl.DataFrame], pl.Series] = quote_parsed,
     settles_at: Callable[[str, dt.date], dt.datetime] = settles_with_session,
+    later_files_revise: bool = False,
 ) -> Judged:
     """Sort the rows of `raw` (`base.RAW_SCHEMA`) that lie in `area` into good, bad and too early.
 
@@ -74,7 +78,10 @@ def judge(  # noqa: PLR0913
       held back whole, bad rows too.
     - A NaN volume counts as none (pandas writes a missing volume so); a NaN price breaks a rule.
     - Of several good rows for one (ticker, interval, start) the last in the source's order is the
-      candle; a bad row supersedes nothing.
+      candle, and the others are set aside; a bad row supersedes nothing.
+    - Where `later_files_revise`, that holds within a file. Of good rows in several files the last
+      file's is the candle and the others are nothing that is broken; of a bad row that several
+      files repeat, the first file's is set aside (docs/adr/0021).
 
     `quote` gives the rows as they were read, asked only for those that end in quarantine.
     """
@@ -85,7 +92,8 @@ def judge(  # noqa: PLR0913
     del raw  # a slice of all history is large: do not hold it twice
     rows = _with_sessions(rows.with_row_index(_POSITION), instruments, now, settles_at)
     waiting = int((~rows["over"]).sum())
-    rows = rows.filter("over").drop("over").with_columns(_crossing(instruments)).drop("exchange")
+    rows = rows.filter("over").drop("over")
+    rows = rows.with_columns(_unlisted(instruments), _crossing(instruments)).drop("exchange")
 
     broken = _broken_rules(rows)
     suspect = pl.any_horizontal(pl.col(_REASONS).is_not_null())
@@ -96,11 +104,14 @@ def judge(  # noqa: PLR0913
     )
     good = rows.filter(~suspect).drop(_REASONS)
     good = good.join(broken, on=_POSITION, how="anti", maintain_order="left")
-    candles, superseded = _one_each(good)
+    candles, superseded = _one_each(good, within_files=later_files_revise)
     superseded = rows.drop(_REASONS).join(superseded, on=_POSITION, maintain_order="left")
 
-    refused = [*RAW_SCHEMA.names()[:-1], "reason"]
+    refused = [_POSITION, *RAW_SCHEMA.names()[:-1], "reason"]
     quarantine = pl.concat([bad.select(refused), superseded.select(refused)])
+    if later_files_revise:
+        quarantine = _said_first(quarantine)
+    quarantine = quarantine.drop(_POSITION)
     raws = quote(quarantine) if quarantine.height else pl.Series([], dtype=pl.String)
     return Judged(
         candles=candles,
@@ -108,6 +119,7 @@ def judge(  # noqa: PLR0913
         .select(Quarantine.column_names())
         .sort(Quarantine.primary_key()),
         held_back=waiting,
+        revised=rows.height - candles.height - quarantine.height,
     )
 
 
@@ -138,6 +150,20 @@ def _with_sessions(
         orient="row",
     )
     return rows.join(sessions, on=["exchange", "day"], how="left", maintain_order="left")
+
+
+def _unlisted(instruments: Sequence[Instrument]) -> pl.Expr:
+    """Why a row is a stranger's, who had the symbol before or has it after; null when it is not."""
+    why = pl.lit(None, pl.String)
+    for item in instruments:
+        theirs, day = pl.col("ticker") == item.ticker, pl.col("day")
+        if item.listed is not None:
+            words = pl.lit(f"day: {item.ticker} is listed from {item.listed} on in the settings")
+            why = pl.when(theirs & (day < item.listed)).then(words).otherwise(why)
+        if item.delisted is not None:
+            words = pl.lit(f"day: {item.ticker} is listed until {item.delisted} in the settings")
+            why = pl.when(theirs & (day > item.delisted)).then(words).otherwise(why)
+    return why.alias("unlisted")
 
 
 def _crossing(instruments: Sequence[Instrument]) -> pl.Expr:
@@ -216,17 +242,32 @@ def _in_words(rule: str) -> pl.Expr:  # noqa: PLR0911
     return pl.lit(f"breaks the rule {rule}")
 
 
-def _one_each(good: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The candles, and `position` and `reason` of the rows that a later one supersedes."""
+def _one_each(good: pl.DataFrame, *, within_files: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The candles, and `position` and `reason` of the rows that a later one supersedes.
+
+    With `within_files` only a row of the same file supersedes; the candle is the last one's.
+    """
     ordered = good.sort([*Candles.primary_key(), _POSITION])
     same = pl.all_horizontal(pl.col(key).eq(pl.col(key).shift(-1)) for key in Candles.primary_key())
-    is_superseded = ordered.select(same.fill_null(value=False).alias("same")).to_series()
-    candles = ordered.filter(~is_superseded).select(Candles.column_names())
+    has_later = ordered.select(same.fill_null(value=False).alias("same")).to_series()
+    candles = ordered.filter(~has_later).select(Candles.column_names())
+    is_superseded = has_later
+    if within_files:
+        is_superseded = has_later & (ordered["file"] == ordered["file"].shift(-1))
     # Of three rows for one candle the first too is superseded by the last.
     latest = pl.when(~is_superseded)
     place = pl.when(pl.col("file") == "").then(pl.lit("the source")).otherwise("file")
+    if within_files:
+        place = pl.lit("the same file")  # not its name, so that files that repeat it say the same
     words = pl.format(
         "start: a later row has the same ticker, interval and start (row {} of {})", "row", place
     )
     reasons = ordered.select(_POSITION, latest.then(words).backward_fill().alias("reason"))
     return candles, reasons.filter(is_superseded)
+
+
+def _said_first(quarantine: pl.DataFrame) -> pl.DataFrame:
+    """Without the rows that an earlier file has just so: a file that is dropped again, longer."""
+    content = ["ticker", "day", "interval", "start", *NUMBERS, "reason"]
+    ordered = quarantine.sort(_POSITION)
+    return ordered.filter(pl.col("file") == pl.col("file").first().over(content))

@@ -52,7 +52,7 @@ class Table:
     def scan(self, *, surplus: int = 1) -> pl.LazyFrame:
         """All rows with `ROW` first; of a CSV as text, and without lines that hold nothing."""
         if self.separator is None:
-            frame = pl.scan_parquet(self.path, row_index_name=ROW, row_index_offset=1)
+            frame = pl.scan_parquet(self.path, row_index_name=ROW, row_index_offset=1, glob=False)
             return frame.with_columns(pl.col(ROW).cast(pl.Int64))
         extra = [SURPLUS, *(f"{SURPLUS}{number}" for number in range(2, surplus + 1))]
         frame = _scan_csv(
@@ -80,6 +80,16 @@ def has_suffix(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether the name says Parquet; else it is text."""
+    return path.name.lower().endswith(".parquet")
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether the name says that it is packed text."""
+    return path.name.lower().endswith(".gz")
+
+
 def stem(path: Path) -> str:
     """The file's name without the suffix: BRK.B of BRK.B.csv.gz."""
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
@@ -97,8 +107,8 @@ def open_table(path: Path, label: str, recognised: Callable[[list[str]], int]) -
         if path.stat().st_size == 0:
             message = f"{label} is empty (0 bytes); write it again or remove it"
             raise SourceError(message)
-        if path.name.lower().endswith(".parquet"):
-            return Table(path, label, tuple(pl.scan_parquet(path).collect_schema().names()))
+        if is_parquet(path):
+            return Table(path, label, tuple(_parquet_columns(path)))
         head = _head(path)
     except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error) as error:
         raise _unreadable(label, error) from error
@@ -135,12 +145,17 @@ def _scan_csv(path: Path, separator: str, *, quoted: bool, **options: object) ->
         quote_char='"' if quoted else None,
         encoding="utf8-lossy",
         truncate_ragged_lines=True,
+        glob=False,  # a name may hold * and [
         **options,  # type: ignore[arg-type]
     )
 
 
+def _parquet_columns(path: Path) -> list[str]:
+    return pl.scan_parquet(path, glob=False).collect_schema().names()
+
+
 def _head(path: Path) -> bytes:
-    if path.name.lower().endswith(".gz"):
+    if is_gzip(path):
         with gzip.open(path) as file:
             return file.read(_HEAD_BYTES)
     with path.open("rb") as file:

@@ -9,8 +9,12 @@ of a session) is decided in `files.py`.
 from __future__ import annotations
 
 import datetime as dt
+from typing import TYPE_CHECKING
 
 import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WALL = "wall"
 """Column with the clock reading as written: datetime, microseconds, without a zone."""
@@ -18,6 +22,7 @@ OFFSET = "offset"
 """Column with its distance from UTC (local minus UTC); null where the file does not say it."""
 
 _SAMPLE = 1_000
+_AT_ONCE = 500_000
 _FIRST_YEAR, _LAST_YEAR = 1900, 2200
 _US_PER_SECOND = 1_000_000
 
@@ -104,22 +109,37 @@ def _known(wall: pl.Series, offset: pl.Series | None = None) -> pl.DataFrame:
 
 
 def _read_text(text: pl.Series) -> pl.DataFrame:
+    """What a column of text says, a part at a time: the text is much larger than what it says."""
+    sample = text.drop_nulls().head(_SAMPLE).str.strip_chars()
+    has_zone = bool(sample.str.contains(_ZONE).any())
+    has_t = bool(_plain(sample, has_zone=has_zone).str.contains(r"\dT\d").any())
+
+    def plain(part: pl.Series) -> pl.Series:
+        return _plain(part, has_zone=has_zone, has_t=has_t)
+
+    sample = plain(sample)
+    is_epoch = _looks_like_epoch(sample)
+    formats = [] if is_epoch else _formats_of(lambda: plain(text), sample)
+
+    def read(part: pl.Series) -> pl.DataFrame:
+        if is_epoch:
+            moment = _from_epoch(plain(part))
+            return _known(moment, pl.Series([dt.timedelta(0)]).new_from_index(0, len(moment)))
+        offset = _offsets(part.str.strip_chars().str.extract(_ZONE)) if has_zone else None
+        return _known(_parse(plain(part), formats), offset)
+
+    parts = [read(text.slice(start, _AT_ONCE)) for start in range(0, max(1, len(text)), _AT_ONCE)]
+    return pl.concat(parts)
+
+
+def _plain(text: pl.Series, *, has_zone: bool, has_t: bool = False) -> pl.Series:
+    """Dates and clocks alone, with a space between them."""
     text = text.str.strip_chars()
-    sample = text.drop_nulls().head(_SAMPLE)
-    offset = None
-    if sample.str.contains(_ZONE).any():
-        offset = _offsets(text.str.extract(_ZONE))
+    if has_zone:
         text = text.str.replace(r"(?i)\s*(Z|UTC|GMT)$", "").str.replace(
             r"(:\d{2}(?:\.\d+)?)\s*[+-]\d{2}(?::?\d{2})?$", "${1}"
         )
-        sample = text.drop_nulls().head(_SAMPLE)
-    if sample.str.contains(r"\dT\d").any():
-        text = text.str.replace(r"(\d)T(\d)", "${1} ${2}")
-        sample = text.drop_nulls().head(_SAMPLE)
-    if _looks_like_epoch(sample):
-        moment = _from_epoch(text)
-        return _known(moment, pl.Series([dt.timedelta(0)]).new_from_index(0, len(moment)))
-    return _known(_parse(text, _formats_of(text, sample)), offset)
+    return text.str.replace(r"(\d)T(\d)", "${1} ${2}") if has_t else text
 
 
 def _looks_like_epoch(sample: pl.Series) -> bool:
@@ -150,8 +170,11 @@ def _offsets(zones: pl.Series) -> pl.Series:
     return pl.DataFrame({"zone": zones}).select(pl.duration(minutes=total)).to_series()
 
 
-def _formats_of(text: pl.Series, sample: pl.Series) -> list[str]:
-    """Formats of the family that reads most of the column, those that read more of it first."""
+def _formats_of(text: Callable[[], pl.Series], sample: pl.Series) -> list[str]:
+    """Formats of the family that reads most of the column, those that read more of it first.
+
+    The whole column, `text()`, is looked at only where its beginning, `sample`, leaves it open.
+    """
     scores = _scores(sample)
     if (
         scores["day first"]
@@ -159,11 +182,11 @@ def _formats_of(text: pl.Series, sample: pl.Series) -> list[str]:
         > max(scores["year first"], scores["compact"], scores["month by name"])
     ):
         # The sample leaves it open: 13/01 may come later in the column.
-        scores = _scores(text.drop_nulls())
+        scores = _scores(text().drop_nulls())
         if scores["day first"] == scores["month first"]:
             raise AmbiguousDatesError(sample[0])
-    if not any(scores.values()) and len(sample) < text.len() - text.null_count():
-        scores = _scores(text.drop_nulls())
+    if not any(scores.values()) and len(sample) == _SAMPLE:
+        scores = _scores(text().drop_nulls())
     family = max(scores, key=scores.__getitem__)
     hits = {form: _reads(sample, form) for form in _forms(family)}
     return sorted(hits, key=lambda form: -hits[form])
@@ -174,9 +197,13 @@ def _forms(family: str) -> list[str]:
 
 
 def _scores(values: pl.Series) -> dict[str, int]:
-    return {
-        family: len(values) - _parse(values, _forms(family)).null_count() for family in _FAMILIES
-    }
+    """How many of the values each family reads."""
+    scores = dict.fromkeys(_FAMILIES, 0)
+    for family in _FAMILIES:
+        scores[family] = len(values) - _parse(values, _forms(family)).null_count()
+        if scores[family] == len(values) and family not in ("day first", "month first"):
+            break  # no later family reads more
+    return scores
 
 
 def _reads(values: pl.Series, form: str) -> int:

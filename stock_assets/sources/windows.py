@@ -60,7 +60,7 @@ def windows_of(instrument: Instrument, first: dt.date | None, last: dt.date) -> 
         stop = min(until, end)
         if start is None or start <= stop:
             found.append(Window(instrument.ticker, symbol, start, stop))
+            if stop == end:
+                break
             start = stop + _DAY
-        if start is not None and start > end:
-            break
     return found

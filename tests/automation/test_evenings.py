@@ -13,163 +13,16 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from stock_assets.automation.jobs import DAILY_JOB
-from stock_assets.automation.schedules import LOOKS, look
+from stock_assets.automation.schedules import LOOKS
 from stock_assets.calendars import get_calendar
-from stock_assets.lake.schemas import TABLES
-from stock_assets.lake.store import Lake
-from stock_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, Grid
-from stock_assets.settings import load_settings
 from stock_assets.slices import WHY_TAG, Slice
 from stock_assets.sources.fetching import fetch_slice
+
+from .market import MOSCOW, TICKERS, Market, date, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-SETTINGS = """
-[lake]
-path = "data"
-[partitions]
-first_day = 2026-06-01
-[[universe]]
-tickers = ["AAA", "BBB", "CCC"]
-source = "mine"
-exchange = "XMOS"
-[[universe]]
-ticker = "USA"
-source = "mine"
-exchange = "XNYS"
-[sources.mine]
-kind = "files"
-path = "candles"
-"""
-TICKERS = ("AAA", "BBB", "CCC")
-MOSCOW = get_calendar("XMOS")
-
-Asked = tuple[str, str, str]
-"""First day, last day, why."""
-
-
-def date(text: str) -> dt.date:
-    return dt.date.fromisoformat(f"2026-{text}")
-
-
-class Market:
-    """Sources, lake and runs of one universe, and its clock.
-
-    Runs are played: candles come from the real source, bars, forecasts and scores are rows without
-    a meaning in the cells where the real ones would be.
-    """
-
-    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "candles").mkdir()
-        (folder / "settings.toml").write_text(SETTINGS)
-        self.settings = load_settings(folder / "settings.toml")
-        self.grid = Grid.of(self.settings)
-        self.lake = Lake(self.settings.lake_dir)
-        self.folder = folder / "candles"
-        self.instance = instance
-        self.now = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
-        self.published: set[tuple[dt.date, str]] = set()
-
-    def publish(self, day: dt.date | str, *tickers: str) -> None:
-        """Have the source hold candles of a day, of all of Moscow unless told."""
-        day = date(day) if isinstance(day, str) else day
-        self.published |= {(day, ticker) for ticker in tickers or TICKERS}
-        for ticker in tickers or TICKERS:
-            days = sorted(found for found, name in self.published if name == ticker)
-            lines = [f"{found},1,2,0.5,1.5,7" for found in days]
-            text = "\n".join(["Date,Open,High,Low,Close,Volume", *lines])
-            (self.folder / f"{ticker}.csv").write_text(text + "\n")
-
-    def run(self, first: dt.date, last: dt.date, tickers: tuple[str, ...] = TICKERS) -> None:
-        """What a run over the slice leaves in the lake, its scores apart where none are due."""
-        area = self.grid.slice(first, last, tickers)
-        candles = fetch_slice(self.settings, area, now=self.now).candles
-        self.lake.write("candles", candles, area)
-        cells = [
-            cell
-            for cell in sorted(candles.select("day", "ticker").unique().iter_rows())
-            if self.calendar(cell[1]).is_session(cell[0])
-        ]
-        self.lake.write("bars", _rows("bars", [{"day": d, "ticker": t} for d, t in cells]), area)
-        forecasts = [
-            {"day": day, "ticker": ticker, "horizon": step, "target_day": target}
-            for day, ticker in cells
-            for step, target in enumerate(self.calendar(ticker).after(day, 5), start=1)
-        ]
-        self.lake.write("forecasts", _rows("forecasts", forecasts), area)
-        made = self.lake.read("forecasts").filter(pl.col("ticker").is_in(tickers))
-        scores = [
-            {"day": row["target_day"], "ticker": row["ticker"], "horizon": row["horizon"]}
-            | {"forecast_day": row["day"]}
-            for row in made.iter_rows(named=True)
-            if (row["target_day"], row["ticker"]) in set(cells)
-        ]
-        self.lake.write("scores", _rows("scores", scores), area)
-
-    @staticmethod
-    def calendar(ticker: str):
-        return get_calendar("XNYS" if ticker == "USA" else "XMOS")
-
-    def look(self, at: dt.datetime, exchange: str = "XMOS") -> list[dg.RunRequest] | str:
-        """What the schedule of an exchange makes of one tick."""
-        self.now = at
-        found = look(exchange, self.settings, self.grid, self.instance, now=at, tick=at)
-        return str(found.skip_message) if isinstance(found, dg.SkipReason) else found
-
-    def start(self, request: dg.RunRequest, status: dg.DagsterRunStatus) -> dg.DagsterRun:
-        return self.instance.add_run(
-            dg.DagsterRun(
-                job_name=DAILY_JOB, run_id=str(uuid.uuid4()), tags=dict(request.tags), status=status
-            )
-        )
-
-    def serve(self, requests: list[dg.RunRequest] | str, *, fails: bool = False) -> list[Asked]:
-        """Have the requests run to their end; what was asked."""
-        asked = []
-        for request in requests if isinstance(requests, list) else []:
-            area = self.area(request)
-            if not fails:
-                self.run(area.first_date or self.grid.sessions[0], area.last_date, area.tickers)
-            end = dg.DagsterRunStatus.FAILURE if fails else dg.DagsterRunStatus.SUCCESS
-            self.start(request, end)
-            days = self.grid.days_of(area)
-            asked.append((f"{days[0]:%m-%d}", f"{days[-1]:%m-%d}", request.tags[WHY_TAG]))
-        return asked
-
-    def area(self, request: dg.RunRequest) -> Slice:
-        return self.grid.slice_of_range(request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG])
-
-    def evening(self, day: str, *, fails: bool = False) -> list[list[Asked]]:
-        """All looks of an evening, each with what it asked for; runs end before the next look."""
-        return [
-            self.serve(self.look(MOSCOW.closes_at(date(day)) + delay), fails=fails)
-            for delay in LOOKS
-        ]
-
-    def hold_until(self, day: str) -> None:
-        """An ordinary past: every day up to `day` published and run."""
-        for found in MOSCOW.between(self.grid.sessions[0], date(day)):
-            self.publish(found)
-        self.now = MOSCOW.closes_at(date(day)) + LOOKS[0]
-        self.run(self.grid.sessions[0], date(day))
-
-
-def _rows(table: str, keys: list[dict[str, object]]) -> pl.DataFrame:
-    """Rows of a table with these keys and any numbers."""
-    schema = TABLES[table].create_empty().schema
-    texts = {"model": "baseline", "exchange": "", "currency": "", "interval": "1d"}
-    fill: dict[str, object] = {}
-    for name, kind in schema.items():
-        fill[name] = texts.get(name) if kind == pl.String else 1 if kind.is_integer() else None
-        if kind == pl.Float64:
-            fill[name] = 1.0
-        if kind == pl.Boolean:
-            fill[name] = True
-    return pl.DataFrame([{**fill, **key} for key in keys], schema=schema)
 
 
 @pytest.fixture
@@ -324,7 +177,7 @@ def test_a_canceled_run_is_not_a_failure(market: Market) -> None:
     (request,) = market.look(close + LOOKS[0])
     market.run(date("06-04"), date("06-04"))
     market.lake.write(
-        "forecasts", _rows("forecasts", []), Slice(date("06-04"), date("06-04"), TICKERS)
+        "forecasts", rows_of("forecasts", []), Slice(date("06-04"), date("06-04"), TICKERS)
     )
     market.start(request, dg.DagsterRunStatus.FAILURE)
     assert isinstance(market.look(close + LOOKS[1]), list)
@@ -413,14 +266,14 @@ def test_a_run_that_died_before_the_forecasts_asks_for_its_day_and_where_it_is_s
 ) -> None:
     market.hold_until("06-22")
     hole = Slice(date("06-04"), date("06-04"), TICKERS)
-    market.lake.write("forecasts", _rows("forecasts", []), hole)
+    market.lake.write("forecasts", rows_of("forecasts", []), hole)
     looks = market.evening("06-22")
     assert looks == [[("06-04", "06-11", "again: never finished")], [], [], []]
 
 
 def test_a_day_without_scores_is_asked_for_alone(market: Market) -> None:
     market.hold_until("06-11")
-    market.lake.write("scores", _rows("scores", []), Slice(date("06-08"), date("06-08"), TICKERS))
+    market.lake.write("scores", rows_of("scores", []), Slice(date("06-08"), date("06-08"), TICKERS))
     assert market.evening("06-11")[0] == [("06-08", "06-08", "again: never finished")]
 
 
@@ -430,7 +283,7 @@ def test_what_a_successful_run_left_open_is_not_asked_for_again(market: Market) 
     market.evening("06-04")
     day = Slice(date("06-04"), date("06-04"), TICKERS)
     for table in ("scores", "forecasts", "bars"):
-        market.lake.write(table, _rows(table, []), day)
+        market.lake.write(table, rows_of(table, []), day)
         assert market.evening("06-04") == [[], [], [], []]
 
 

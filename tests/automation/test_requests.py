@@ -1,16 +1,13 @@
 """What schedules and sensors ask for: exactly the slice, once, with a reason when nothing."""
 
 import datetime as dt
-import json
-import os
-import time
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
 
-from stock_assets.automation.inbox import SETTLED_SECONDS, build_inbox_sensor
+from stock_assets.automation.inbox import build_inbox_sensor
 from stock_assets.automation.jobs import build_jobs
 from stock_assets.automation.retraining import build_training_due_sensor
 from stock_assets.automation.schedules import after_close, build_schedules
@@ -92,85 +89,6 @@ def test_schedules_and_sensors_run_by_default(settings: Settings, grid: Grid) ->
         build_training_due_sensor(settings, grid, jobs),
     ):
         assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
-
-
-class Inbox:
-    """The inbox sensor with its cursor, tick by tick."""
-
-    def __init__(self, settings: Settings, grid: Grid) -> None:
-        self.folder = settings.inbox_dir
-        self.sensor = build_inbox_sensor(settings, grid, build_jobs())
-        self.cursor: str | None = None
-
-    def drop(self, name: str, days: list[str], *, settled: bool = True) -> None:
-        lines = [f"{day},1,2,0.5,1.5,7" for day in days]
-        file = self.folder / name
-        file.write_text("\n".join(["Date,Open,High,Low,Close,Volume", *lines]) + "\n")
-        if settled:
-            past = time.time() - 2 * SETTLED_SECONDS
-            os.utime(file, (past, past))
-
-    def tick(self) -> list[tuple[str, str]]:
-        with dg.DagsterInstance.ephemeral() as instance:
-            context = dg.build_sensor_context(instance=instance, cursor=self.cursor)
-            result = self.sensor(context)
-        assert isinstance(result, dg.SensorResult)
-        self.cursor = result.cursor
-        return [
-            (request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG])
-            for request in result.run_requests or []
-        ]
-
-
-def test_a_dropped_file_asks_for_exactly_its_cells_once(settings: Settings, grid: Grid) -> None:
-    inbox = Inbox(settings, grid)
-    assert inbox.tick() == []
-    inbox.drop("BBB.csv", ["2026-06-02", "2026-06-03", "2026-06-04"])
-    assert inbox.tick() == [("2026-06-02|BBB", "2026-06-04|BBB")]
-    assert inbox.tick() == []
-
-
-def test_a_changed_file_asks_again_a_touched_one_does_not(settings: Settings, grid: Grid) -> None:
-    inbox = Inbox(settings, grid)
-    inbox.drop("BBB.csv", ["2026-06-02"])
-    inbox.tick()
-    inbox.drop("BBB.csv", ["2026-06-02"])
-    assert inbox.tick() == []
-    inbox.drop("BBB.csv", ["2026-06-02", "2026-06-03"])
-    assert inbox.tick() == [("2026-06-02|BBB", "2026-06-03|BBB")]
-
-
-def test_a_file_being_written_waits(settings: Settings, grid: Grid) -> None:
-    inbox = Inbox(settings, grid)
-    inbox.drop("AAA.csv", ["2026-06-02"], settled=False)
-    assert inbox.tick() == []
-    inbox.drop("AAA.csv", ["2026-06-02"])
-    assert inbox.tick() == [("2026-06-02|AAA", "2026-06-02|AAA")]
-
-
-def test_files_that_come_together_are_one_run(settings: Settings, grid: Grid) -> None:
-    inbox = Inbox(settings, grid)
-    for name in ("AAA", "BBB", "CCC", "USA"):
-        inbox.drop(f"{name}.csv", ["2026-06-02", "2026-06-03"])
-    assert inbox.tick() == [("2026-06-02|AAA", "2026-06-03|USA")]
-
-
-def test_history_in_a_file_means_the_first_day(settings: Settings, grid: Grid) -> None:
-    inbox = Inbox(settings, grid)
-    inbox.drop("AAA.csv", ["2020-01-09", "2020-01-10"])
-    assert inbox.tick() == [("2026-06-01|AAA", "2026-06-01|AAA")]
-
-
-def test_rubbish_asks_for_nothing_and_does_not_stop_the_others(
-    settings: Settings, grid: Grid
-) -> None:
-    inbox = Inbox(settings, grid)
-    inbox.drop("AAA.csv", ["2026-06-02"])
-    rubbish = settings.inbox_dir / "BBB.parquet"
-    rubbish.write_bytes(b"\x00\x01rubbish" * 100)
-    os.utime(rubbish, (1, 1))
-    assert inbox.tick() == [("2026-06-02|AAA", "2026-06-02|AAA")]
-    assert set(json.loads(inbox.cursor or "{}")) == {"AAA.csv", "BBB.parquet"}
 
 
 def test_the_first_forecasts_ask_for_a_training_of_their_day(

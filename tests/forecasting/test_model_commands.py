@@ -182,3 +182,30 @@ def test_an_order_is_told_though_the_alias_cannot_be_moved(
     assert "database is locked" in err
     assert f"the run of `model` for {NEXT} moves it" in err
     assert Lake(settings.lake_dir).read("orders")["model"].to_list() == [FIRST]
+
+
+@pytest.mark.parametrize("order", [("promote", "3"), ("rollback", "--to", "3")])
+def test_a_model_whose_leak_alarm_rang_is_put_in_force_by_nobody(
+    shell: Shell, settings: Settings, order: tuple[str, ...]
+) -> None:
+    registry = Registry(settings.mlflow_dir)
+    alarm = "R2 of the median return is 30.0 %"
+    verdict = Verdict(False, "too good", 0.5, None, 1.0, 250, leak_alarm=alarm)
+    record = TrainingRecord("catboost-2026-03-02-leaky", DAYS[-1], ("A", "B"), 10, verdict)
+    registry.register(registry.load(FIRST), record)
+    before = Lake(settings.lake_dir).version("orders")
+    code, _, err = shell(*order, "--why", "looks great")
+    assert code == 5
+    assert "catboost-2026-03-02-leaky cannot be put in force" in err
+    assert alarm in err
+    assert Lake(settings.lake_dir).version("orders") == before
+
+
+def test_who_promotes_what_the_gate_rejected_is_told_so(shell: Shell, settings: Settings) -> None:
+    registry = Registry(settings.mlflow_dir)
+    verdict = Verdict(False, "not better than the baseline", 1.0, None, 1.0, 250)
+    record = TrainingRecord("catboost-2026-03-02-weak", DAYS[-1], ("A", "B"), 10, verdict)
+    registry.register(registry.load(FIRST), record)
+    code, _, err = shell("promote", "3", "--why", "a test")
+    assert code == 0, err
+    assert "the gate rejected catboost-2026-03-02-weak: not better than the baseline" in err

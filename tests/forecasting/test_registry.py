@@ -22,6 +22,7 @@ from sqlalchemy import create_engine
 
 from stock_assets.errors import ModelError
 from stock_assets.forecasting import registry as registry_module
+from stock_assets.forecasting.fingerprint import constants_of_a_fit
 from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.gate import Verdict
 from stock_assets.forecasting.model import (
@@ -522,6 +523,11 @@ def test_a_run_shows_all_of_a_training(
     assert run.data.params["window"] == "250"
     assert run.data.params["validation_first"] == "2024-01-01"
     assert run.data.params["depth"] == "4"
+    for name, value in constants_of_a_fit().items():
+        assert run.data.params[name] == value, "all that a fit hangs on, not the trees' alone"
+    assert {"model.RIDGE_PENALTY", "model.ONE_SESSION_WEIGHTS", "model.MEDIAN_KEPT"} <= set(
+        run.data.params
+    )
     assert run.data.metrics == {"skill": 1.5, "baseline_t": 2.5}
     assert run.data.tags["decision"] == "trained"
     assert run.data.tags["lake.bars"] == "4"

@@ -11,11 +11,13 @@ import datetime as dt
 import polars as pl
 import pytest
 
-from stock_assets.forecasting.baseline import lookback_start
-from stock_assets.forecasting.forecasts import LakeVersions, make_forecasts
+from stock_assets.errors import LakeError, ModelError
+from stock_assets.forecast_inputs import read_inputs
 from stock_assets.forecasting.registry import Registry
 from stock_assets.lake.schemas import TABLES
+from stock_assets.lake.views import connect
 from stock_assets.partitions import Grid
+from stock_assets.replay import replay
 
 from .conftest import FIRST, TICKERS, Market, make_market
 
@@ -41,19 +43,15 @@ def at_version(market: Market, table: str, version: int) -> pl.DataFrame:
 
 def again(market: Market, made: pl.DataFrame, versions: tuple[int, int, int]) -> pl.DataFrame:
     """The same cells forecast by the product from those versions of the tables."""
-    bars, features, models = (
-        at_version(market, name, version)
-        for name, version in zip(("bars", "features", "models"), versions, strict=True)
-    )
-    first = lookback_start(market.settings.exchanges, made["day"].min())
-    return make_forecasts(
+    days = made["day"].min(), made["day"].max()
+    wanted = dict(zip(("bars", "features", "models"), versions, strict=True))
+    with connect(market.lake, versions=wanted) as connection:
+        inputs = read_inputs(connection, market.settings.exchanges, *days)
+    return inputs.forecasts(
         made.select("day", "ticker").unique(),
-        bars.filter(pl.col("day") >= first),
-        features.filter(pl.col("day") >= first),
-        models,
-        Registry(market.settings.mlflow_dir).load,
+        Registry(market.settings.mlflow_dir),
         market.settings.forecast.horizons,
-        LakeVersions(*versions),
+        unfit=(),
     )
 
 
@@ -106,6 +104,36 @@ def test_a_forecast_is_made_again_from_the_versions_it_names(revised, before) ->
         assert again(revised, made, versions).equals(made)
     # What was said stays said: nothing of it was asked for anew.
     assert revised.lake.read("forecasts").equals(forecasts)
+
+
+def test_a_replay_says_that_each_is_equal_and_a_changed_one_is_not(revised, before) -> None:
+    """As `stock-assets forecast --replay` does it, ticker by ticker, after the revision."""
+    forecasts = before["forecasts"]
+    models = set()
+    for (day, ticker), stored in forecasts.group_by("day", "ticker", maintain_order=True):
+        if ticker not in ("CCC", "AAA"):
+            continue
+        found = replay(revised.lake, revised.settings, stored)
+        assert found.differences == (), (day, ticker)
+        models.add(found.model)
+    assert len(models) > 1, "a model's and the baseline's"
+    told = stored.with_columns(return_q50=pl.col("return_q50") + 1e-15)
+    (one, *rest) = replay(revised.lake, revised.settings, told).differences
+    assert one.column == "return_q50"
+    assert len(rest) == stored.height - 1
+    made = revised.cli("forecast", "CCC", "--day", str(LAST), "--replay")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "equal to the last bit" in made.stdout
+
+
+def test_a_replay_without_its_versions_or_its_model_says_what_is_gone(revised, before) -> None:
+    stored = before["forecasts"].filter(pl.col("model") != "baseline").group_by("day", "ticker")
+    (_, rows) = next(iter(stored))
+    other = rows.with_columns(model=pl.lit("catboost-of-another-time"))
+    with pytest.raises(ModelError, match="is by catboost-of-another-time: the registry was made"):
+        replay(revised.lake, revised.settings, other)
+    with pytest.raises(LakeError, match="table bars: version 99 cannot be read"):
+        replay(revised.lake, revised.settings, rows.with_columns(bars_version=pl.lit(99)))
 
 
 def test_read_from_the_latest_version_the_revision_is_seen(revised, before) -> None:

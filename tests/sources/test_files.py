@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stock_assets.errors import SettingsError, SourceError
-from stock_assets.settings import Settings, load_settings
+from stock_assets.settings import FilesSettings, Settings, load_settings
 from stock_assets.slices import Slice
 from stock_assets.sources.fetching import fetch_slice
-from stock_assets.sources.files import cells_touched
+from stock_assets.sources.files import FilesSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -394,7 +394,9 @@ def test_a_header_alone_is_no_rows(tmp_path: Path, files_settings: Build) -> Non
     path.write_text(DAILY.splitlines()[0] + "\n")
     found = fetch(files_settings(path, "A"))
     assert (found.candles.height, found.quarantine.height, found.held_back) == (0, 0, 0)
-    assert cells_touched(path, files_settings(path, "A"), "mine") is None
+    own = (config := files_settings(path, "A")).sources["mine"]
+    assert isinstance(own, FilesSettings)
+    assert FilesSource("mine", own, config).touched(path) is None
 
 
 def test_a_wrong_timezone_is_a_settings_error(tmp_path: Path) -> None:
@@ -429,21 +431,36 @@ def test_the_cells_that_a_file_touches(tmp_path: Path, files_settings: Build) ->
     path = tmp_path / "drop.csv"
     path.write_text("ticker,date,close\nB,2018-01-04,1\nA,2018-01-09,1\nZ,2017-01-03,1\nB,x,1\n")
     config = files_settings(tmp_path / "elsewhere", "A", "B", "C")
-    assert cells_touched(path, config, "mine") == (
-        dt.date(2018, 1, 4), dt.date(2018, 1, 9), ("A", "B"),
-    )  # fmt: skip
+    own = config.sources["mine"]
+    assert isinstance(own, FilesSettings)
+    found = FilesSource("mine", own, config).touched(path)
+    assert found is not None
+    assert (found.first, found.last) == (dt.date(2018, 1, 4), dt.date(2018, 1, 9))
+    assert found.tickers == ("A", "B")
+    assert found.names == ("A", "B", "Z")
+    assert found.days.sort("ticker").rows() == [
+        ("A", dt.date(2018, 1, 9), 1),
+        ("B", dt.date(2018, 1, 4), 2),
+    ]
 
 
-def test_the_inbox_refuses_strangers_and_other_kinds_of_source(
+def test_a_file_of_strangers_touches_nothing_and_says_so(
     tmp_path: Path, files_settings: Build
 ) -> None:
     path = tmp_path / "Z.csv"
     path.write_text(DAILY)
     config = files_settings(tmp_path, "A")
+    own = config.sources["mine"]
+    assert isinstance(own, FilesSettings)
     with pytest.raises(SourceError, match="'Z'"):
-        cells_touched(path, config, "mine")
-    with pytest.raises(SettingsError, match="other"):
-        cells_touched(path, config, "other")
+        FilesSource("mine", own, config).touched(path)
+
+
+def test_a_name_may_hold_what_a_pattern_means(tmp_path: Path, files_settings: Build) -> None:
+    (tmp_path / "A_[1].csv").write_text(DAILY)
+    pl.read_csv(DAILY.encode()).write_parquet(tmp_path / "B_*.parquet")
+    found = fetch(files_settings(tmp_path, "A", "B"))
+    assert found.candles.height == 4
 
 
 # Properties.

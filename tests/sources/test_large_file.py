@@ -1,4 +1,4 @@
-"""A CSV of 200 MB is read whole, within the memory of a laptop."""
+"""Large CSV files in little memory: 200 MB read whole, 300 MB looked at in the inbox."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ print(json.dumps([found.candles.height, found.quarantine.height, found.held_back
 """
 
 
-def test_every_row_of_200_mb_arrives_within_two_gigabytes(tmp_path: Path) -> None:
-    file = tmp_path / "BIG.csv"
+def write_candles(file: Path, rows: int) -> None:
+    """So many candles of a minute, a little less than 60 bytes each."""
     stamps = pl.datetime_range(
-        pl.datetime(2015, 1, 1), pl.datetime(2022, 1, 1), interval="1m", eager=True
-    ).head(ROWS)
-    price = 100 + (pl.int_range(ROWS, eager=True) % 977) / 100
+        pl.datetime(2012, 1, 1), pl.datetime(2022, 1, 1), interval="1m", eager=True
+    ).head(rows)
+    price = 100 + (pl.int_range(rows, eager=True) % 977) / 100
     pl.DataFrame(
         {
             "timestamp": stamps,
@@ -52,9 +52,14 @@ def test_every_row_of_200_mb_arrives_within_two_gigabytes(tmp_path: Path) -> Non
             "high": price + 0.25,
             "low": price - 0.25,
             "close": price + 0.125,
-            "volume": pl.int_range(ROWS, eager=True) % 5_000 + 1_000_000,
+            "volume": pl.int_range(rows, eager=True) % 5_000 + 1_000_000,
         }
     ).write_csv(file, datetime_format="%Y-%m-%d %H:%M:%S")
+
+
+def test_every_row_of_200_mb_arrives_within_two_gigabytes(tmp_path: Path) -> None:
+    file = tmp_path / "BIG.csv"
+    write_candles(file, ROWS)
     assert file.stat().st_size > 180e6
     done = subprocess.run(
         [sys.executable, "-c", READ, str(file)], capture_output=True, text=True, check=False
@@ -64,3 +69,45 @@ def test_every_row_of_200_mb_arrives_within_two_gigabytes(tmp_path: Path) -> Non
     assert candles + quarantined + held_back == ROWS
     assert candles == ROWS
     assert peak < 2e9
+
+
+LOOK = """
+import datetime as dt, json, os, sys
+from pathlib import Path
+from stock_assets.settings import Settings
+from stock_assets.sources.arrivals import look
+from stock_assets.sources.inbox import Inbox, State
+
+lake = Path(sys.argv[1])
+settings = Settings(
+    lake={"path": lake},
+    partitions={"first_day": dt.date(2024, 1, 2)},
+    universe=[{"ticker": "BIG", "source": "mine", "exchange": "24/7"}],
+    sources={"mine": {"kind": "files", "path": lake / "inbox"}},
+)
+os.utime(lake / "inbox" / "BIG.csv", (1, 1))
+state = State()
+for _ in range(2):
+    state, said = look(Inbox(settings.inbox_dir), settings, state, dt.datetime.now(tz=dt.UTC))
+own = state.notes["BIG.csv"].arrived.sources["mine"]
+status = Path("/proc/self/status").read_text().split()
+peak = int(status[status.index("VmHWM:") + 1]) * 1024
+print(json.dumps([own.rows, str(own.first), str(own.last), peak]))
+"""
+
+
+def test_a_look_at_300_mb_in_the_inbox_takes_less_than_three_times_its_size(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "inbox" / "BIG.csv"
+    file.parent.mkdir()
+    rows = 5_000_000
+    write_candles(file, rows)
+    assert file.stat().st_size > 280e6
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found, first, last, peak = json.loads(done.stdout)
+    assert (found, first, last) == (rows, "2012-01-01", "2021-07-04")
+    assert peak < 3 * file.stat().st_size

@@ -223,3 +223,29 @@ def test_every_row_of_the_slice_ends_in_exactly_one_place(
     Candles.validate(found.candles)
     Quarantine.validate(found.quarantine)
     assert (found.quarantine["reason"] != "").all()
+
+
+def test_rows_of_a_stranger_who_had_the_symbol_are_set_aside() -> None:
+    own = MOSCOW.model_copy(update={"listed": dt.date(2018, 6, 5), "delisted": dt.date(2018, 6, 7)})
+    days = [dt.date(2018, 6, 4 + number) for number in range(5)]
+    numbered = [{**row(day=day), "row": place} for place, day in enumerate(days, start=1)]
+    raw = pl.DataFrame(numbered, schema=RAW_SCHEMA)
+    found = judge(raw, [own, WEEKDAYS], AREA, now=LATE)
+    assert found.candles["day"].to_list() == days[1:4]
+    assert dict(found.quarantine.select("day", "reason").iter_rows()) == {
+        days[0]: "day: SBER is listed from 2018-06-05 on in the settings",
+        days[4]: "day: SBER is listed until 2018-06-07 in the settings",
+    }
+
+
+def test_a_session_that_its_source_has_not_settled_is_held_back() -> None:
+    def settles_at(exchange: str, day: dt.date) -> dt.datetime:
+        closes = get_calendar(exchange).closes_at(day)
+        return closes + dt.timedelta(hours=5)
+
+    raw = pl.DataFrame([row()], schema=RAW_SCHEMA)
+    closed = get_calendar("XMOS").closes_at(WEDNESDAY)
+    for hours, candles in ((1, 0), (5, 1)):
+        now = closed + dt.timedelta(hours=hours)
+        found = judge(raw, [MOSCOW, WEEKDAYS], AREA, now=now, settles_at=settles_at)
+        assert (found.candles.height, found.held_back) == (candles, 1 - candles)

@@ -1,0 +1,92 @@
+"""Whether a source answers, and how it is: asked of each without touching the lake.
+
+What a source says of itself is its own module's; how it is shown is `sources_commands.py`'s.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stock_assets.errors import SourceError
+from stock_assets.sources.api import ApiSource
+from stock_assets.sources.files import FilesSource
+from stock_assets.sources.making import make_source
+
+if TYPE_CHECKING:
+    from stock_assets.settings import Settings
+
+
+@dataclass(frozen=True)
+class Configured:
+    """A source as the settings have it."""
+
+    name: str
+    kind: str
+    where: str
+    """Address or path; empty for a simulated one."""
+    interval: str
+    """Length of its candles; empty where it is guessed from the files."""
+    tickers: tuple[str, ...]
+    requests_per_second: float | None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How a source was when it was asked."""
+
+    name: str
+    answers: bool
+    said: str
+    """What it is like, or why it does not answer and what to do."""
+    seconds: float
+    waits: float
+    """Seconds for which the host's limit holds requests back at the moment."""
+
+
+def configured(settings: Settings) -> list[Configured]:
+    """The sources of the settings, by name."""
+    found = []
+    for name, own in sorted(settings.sources.items()):
+        where = getattr(own, "base_url", None) or getattr(own, "path", "")
+        found.append(
+            Configured(
+                name,
+                own.kind,
+                str(where),
+                own.interval or "",
+                tuple(item.ticker for item in settings.universe if item.source == name),
+                getattr(own, "requests_per_second", None),
+            )
+        )
+    return found
+
+
+def check(name: str, settings: Settings) -> Checked:
+    """Ask one source. Raises `SettingsError` when the settings have none of that name."""
+    source = make_source(name, settings)
+    began = time.monotonic()
+    waits = 0.0
+    try:
+        if isinstance(source, ApiSource):
+            with source.connect() as client:
+                waits = client.held_for()
+                said = source.probe(client)
+        elif isinstance(source, FilesSource):
+            said = _of_files(source)
+        else:
+            said = "simulated: always there"
+        answers = True
+    except SourceError as error:
+        said, answers = str(error), False
+    return Checked(name, answers, said, time.monotonic() - began, waits)
+
+
+def _of_files(source: FilesSource) -> str:
+    files = source.files()
+    newest = max(files, key=lambda file: file.stat().st_mtime)
+    changed = dt.datetime.fromtimestamp(newest.stat().st_mtime, tz=dt.UTC)
+    plural = "" if len(files) == 1 else "s"
+    return f"{len(files)} file{plural}; {newest.name} changed last, {changed:%Y-%m-%d %H:%M} UTC"
