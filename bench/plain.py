@@ -48,7 +48,9 @@ from stock_assets.forecasting.model import fit, trainable
 from stock_assets.forecasting.registry import Registry, TrainingRecord
 from stock_assets.forecasting.scoring import score
 from stock_assets.forecasting.splitting import split
-from stock_assets.lake.splits import read_splits, split_factors
+from stock_assets.lake.actions import dividend_rows, session_rows, split_rows, suspicion_rows
+from stock_assets.lake.daily import CANDLE_COLUMNS, daily
+from stock_assets.lake.dbt_request import build_request
 from stock_assets.settings import FilesSettings, Settings, load_settings
 from stock_assets.slices import Slice
 
@@ -138,7 +140,13 @@ def ingest(plain: Plain) -> None:
 
 def transform(plain: Plain, queries: Path) -> None:
     """Bars and features by the SQL that dbt compiled."""
-    settings, calendar = plain.settings, plain.calendar
+    settings = plain.settings
+    candles = daily(plain.read("candles", columns=CANDLE_COLUMNS))
+    request = build_request(settings, Slice(None, plain.last, settings.tickers))
+
+    def prices(tickers: Sequence[str], days: Sequence[dt.date]) -> pl.DataFrame:
+        return candles.filter(pl.col("ticker").is_in(tickers) & pl.col("day").is_in(days))
+
     with duckdb.connect(":memory:") as connection:
         connection.execute("create schema lake; create schema run; set timezone = 'UTC'")
         relations = {
@@ -154,28 +162,10 @@ def transform(plain: Plain, queries: Path) -> None:
                 },
                 orient="row",
             ).to_arrow(),
-            "run.sessions": pl.DataFrame(
-                [
-                    (calendar.name, day, number, *(calendar.days_ahead(day, n) for n in (1, 5)))
-                    for number, day in enumerate(calendar.between(dt.date.min, plain.last))
-                ],
-                schema={
-                    "exchange": pl.String,
-                    "day": pl.Date,
-                    "session": pl.Int32,
-                    "days_ahead_1": pl.Int32,
-                    "days_ahead_5": pl.Int32,
-                },
-                orient="row",
-            ).to_arrow(),
-            "run.splits": pl.DataFrame(
-                [
-                    (item.ticker, item.day, item.factor)
-                    for item in split_factors(read_splits(settings.lake.splits))
-                ],
-                schema={"ticker": pl.String, "day": pl.Date, "factor": pl.Float64},
-                orient="row",
-            ).to_arrow(),
+            "run.sessions": session_rows(request).to_arrow(),
+            "run.splits": split_rows(request).to_arrow(),
+            "run.dividends": dividend_rows(request, prices).to_arrow(),
+            "run.suspicions": suspicion_rows(request, prices).to_arrow(),
         }
 
         def provide(name: str, relation: object) -> None:

@@ -20,7 +20,9 @@ from stock_assets.forecasting.in_force import ordered_states
 from stock_assets.forecasting.live_check import live_scores_start, live_verdict, recent_scores
 from stock_assets.forecasting.orders import order_words
 from stock_assets.forecasting.scoring import summarise
+from stock_assets.lake.dividends import read_dividends
 from stock_assets.lake.splits import read_splits
+from stock_assets.lake.undeclared import before_and_after
 from stock_assets.lake.views import rows
 from stock_assets.sources.settling import latest_settled
 
@@ -115,7 +117,11 @@ def outlook(
     forecasts = stored_forecast(connection, settings, question)
     made = forecasts.row(0, named=True)
     day: dt.date = made["day"]
-    warnings = _splits_since(settings, ticker, day, now)
+    warnings = [
+        *_splits_since(settings, ticker, day, now),
+        *_suspected_since(connection, ticker, day, now),
+        *_dividends_ahead(settings, ticker, forecasts),
+    ]
     if question.day is None:
         warnings = [*_staleness(connection, settings, ticker, day, now), *warnings]
     since, reason = _why_this_model(connection, ticker, day, made["model"])
@@ -312,12 +318,40 @@ def _splits_since(settings: Settings, ticker: str, day: dt.date, now: dt.datetim
         if split.ticker != ticker or not day < split.day <= now.date():
             continue
         factor = float(split.before / split.after)
+        if factor == 1:
+            continue
         found.append(
             f"split on {split.day}, {split.before} old shares for {split.after} new ones: all "
             f"prices here, and the levels asked for, are in the shares of {day}; times {factor:.6g}"
             " they are in the shares since"
         )
     return found
+
+
+def _suspected_since(
+    connection: duckdb.DuckDBPyConnection, ticker: str, day: dt.date, now: dt.datetime
+) -> list[str]:
+    """Bars after the forecast's day that look like a split nobody declared."""
+    found = rows(connection, "bars", day, now.date(), tickers=[ticker]).filter(
+        (pl.col("day") > day) & pl.col("suspected_split").is_not_null()
+    )
+    return [
+        f"prices jumped on {jump} as by a split of {before} old shares into {after} new ones that "
+        f"nobody declared: all prices here are in the shares of {day}"
+        for jump, ratio in found.select("day", "suspected_split").iter_rows()
+        for before, after in [before_and_after(ratio)]
+    ]
+
+
+def _dividends_ahead(settings: Settings, ticker: str, forecasts: pl.DataFrame) -> list[str]:
+    """Dividends on the way to the target days: forecasts are of prices that did not pay them."""
+    day, last = forecasts["day"][0], forecasts["target_day"].max()
+    return [
+        f"a share pays {item.amount:g} with the ex-date {item.day}: prices forecast for that day "
+        "and later have it added back, and will be lower by so much as traded"
+        for item in read_dividends(settings.lake.dividends)
+        if item.ticker == ticker and day < item.day <= last
+    ]
 
 
 def _record(

@@ -64,6 +64,9 @@ class LakeSettings(Section):
     path: Path = Path("data")
     """Folder of the lake and its by-products; relative to the settings file."""
 
+    dividends: Path | None = None
+    """CSV with ticker,date,amount (ex-date, per share as traded that day), or such a folder."""
+
     splits: Path | None = None
     """CSV with ticker,date,before,after, or a folder of such files named by ticker."""
 
@@ -386,6 +389,7 @@ def _anchored(settings: Settings, base: Path) -> Settings:
         update={
             "path": absolute(settings.lake.path),
             "splits": absolute(settings.lake.splits) if settings.lake.splits else None,
+            "dividends": absolute(settings.lake.dividends) if settings.lake.dividends else None,
         }
     )
     sources = {name: _anchored_source(item, absolute) for name, item in settings.sources.items()}

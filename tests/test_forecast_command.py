@@ -39,6 +39,7 @@ SETTINGS = """
 [lake]
 path = "data"
 splits = "splits.csv"
+dividends = "dividends.csv"
 [partitions]
 first_day = 2026-06-01
 [[universe]]
@@ -122,6 +123,7 @@ def write(lake: Lake, table: str, given: list[dict[str, Any]]) -> None:
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "settings.toml").write_text(SETTINGS)
     (tmp_path / "splits.csv").write_text("ticker,date,before,after\n")
+    (tmp_path / "dividends.csv").write_text("ticker,date,amount\n")
     return load_settings(tmp_path / "settings.toml")
 
 
@@ -272,6 +274,34 @@ def test_a_split_since_then_is_said(ask: Callable[..., Outlook], settings: Setti
     assert f"split on {TOMORROW}, 1 old shares for 10 new ones" in split
     assert f"in the shares of {DAY}; times 0.1 they are in the shares since" in split
     assert ask().warnings == ()  # nobody knows of it before its day
+
+
+def test_a_jump_that_nobody_declared_is_said_and_one_that_was_no_split_is_not(
+    ask: Callable[..., Outlook], settings: Settings, lake: Lake
+) -> None:
+    evening = CALENDAR.closes_at(TOMORROW) + dt.timedelta(hours=1)
+    bars = [
+        {"day": day, "ticker": "SBER", "suspected_split": ratio}
+        for day, ratio in ((DAY, 3.0), (TOMORROW, 0.1))
+    ]
+    write(lake, "bars", bars)
+    (jump,) = ask(now=evening, day=DAY).warnings
+    assert f"prices jumped on {TOMORROW} as by a split of 10 old shares into 1 new ones" in jump
+    assert ask().warnings == ()  # nobody knows of it before its day
+    assert settings.lake.splits is not None
+    settings.lake.splits.write_text(f"ticker,date,before,after\nSBER,{TOMORROW},1,1\n")
+    write(lake, "bars", [row | {"suspected_split": None} for row in bars])
+    assert ask(now=evening, day=DAY).warnings == ()
+
+
+def test_a_dividend_on_the_way_is_said(ask: Callable[..., Outlook], settings: Settings) -> None:
+    assert settings.lake.dividends is not None
+    settings.lake.dividends.write_text(
+        f"ticker,date,amount\nSBER,{TOMORROW},34.84\nSBER,{DAY},5\nSBER,2099-01-02,7\n"
+        f"GAZP,{TOMORROW},3\n"
+    )
+    (dividend,) = ask().warnings
+    assert f"a share pays 34.84 with the ex-date {TOMORROW}" in dividend
 
 
 def test_the_baseline_says_why_it_answers(ask: Callable[..., Outlook], lake: Lake) -> None:

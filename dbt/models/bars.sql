@@ -2,8 +2,9 @@
 
 -- One bar a session from its candles, in adjusted prices beside the raw ones.
 --
--- Splits are applied forward: a day's factor is the product of all splits up to that day, so that a
--- later split never changes an earlier row. Adjusted volume counts in the shares of the beginning.
+-- Splits and dividends are applied forward: a day's factor is the product of all up to that day, so
+-- that a later one never changes an earlier row. Adjusted volume counts in the shares of the
+-- beginning. What looks like a split that nobody declared is marked and not adjusted.
 
 with days as (
     select
@@ -26,12 +27,19 @@ adjusted as (
     select
         days.*,
         realised.realised_variance,
-        coalesce(splits.factor, 1.0) as split_factor
+        coalesce(splits.factor, 1.0) as split_factor,
+        dividends.factor as dividend_factor,
+        split_factor * coalesce(dividends.factor, 1.0) as factor,
+        suspicions.suspected_split
     from days
     left join {{ ref('stg_realised') }} as realised
         on days.day = realised.day and days.ticker = realised.ticker
+    left join {{ source('run', 'suspicions') }} as suspicions
+        on days.day = suspicions.day and days.ticker = suspicions.ticker
     asof left join {{ source('run', 'splits') }} as splits
         on days.ticker = splits.ticker and days.day >= splits.day
+    asof left join {{ source('run', 'dividends') }} as dividends
+        on days.ticker = dividends.ticker and days.day >= dividends.day
 )
 
 select
@@ -39,10 +47,10 @@ select
     ticker,
     exchange,
     currency,
-    raw_open * split_factor as open,
-    raw_high * split_factor as high,
-    raw_low * split_factor as low,
-    raw_close * split_factor as close,
+    raw_open * factor as open,
+    raw_high * factor as high,
+    raw_low * factor as low,
+    raw_close * factor as close,
     raw_volume / split_factor as volume,
     realised_variance,
     raw_open,
@@ -51,6 +59,8 @@ select
     raw_close,
     raw_volume,
     split_factor,
+    dividend_factor,
+    suspected_split,
     interval,
     candles
 from adjusted

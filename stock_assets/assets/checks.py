@@ -21,6 +21,8 @@ from stock_assets.assets.common import BACKFILL, TABLE_OF, slice_of
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.calendars import get_calendar
 from stock_assets.lake.schemas import TABLES
+from stock_assets.lake.splits import declaration
+from stock_assets.lake.undeclared import before_and_after
 from stock_assets.lake.views import rows
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
@@ -32,6 +34,7 @@ _NAMED = 3
 
 SCHEMA, COMPLETE = "schema", "complete"
 NOTHING_SET_ASIDE, WHOLE_MARKET = "nothing_set_aside", "whole_market"
+NO_UNDECLARED_SPLIT = "no_undeclared_split"
 
 UPSTREAM_OF = {
     "bars": "candles",
@@ -102,6 +105,11 @@ def table_check_specs(name: str) -> list[dg.AssetCheckSpec]:
         described[NOTHING_SET_ASIDE] = (
             "Warns when rows of the slice were set aside, with the commonest reasons."
         )
+    if name == "bars":
+        described[NO_UNDECLARED_SPLIT] = (
+            "Warns when a bar's move looks like a split that nobody declared, with its ratio and "
+            "what to write where. Until then nothing is made of the move: no return, no score."
+        )
     if name == "features":
         described[WHOLE_MARKET] = (
             "Warns when market-wide features were made while bars of the same exchange and day "
@@ -138,6 +146,7 @@ def table_check_results(  # noqa: PLR0913
         SCHEMA: lambda: _keeps_schema(name, found),
         COMPLETE: lambda: _complete(name, found, area, lake, settings, grid),
         NOTHING_SET_ASIDE: lambda: _nothing_set_aside(found),
+        NO_UNDECLARED_SPLIT: lambda: _no_undeclared_split(found, settings),
         WHOLE_MARKET: lambda: _whole_market(found, area, lake, settings, grid),
     }
     for check in chosen:
@@ -176,6 +185,30 @@ def _nothing_set_aside(found: pl.DataFrame) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{found.height} rows set aside; see the table `quarantine`",
         metadata={"reasons": dg.MetadataValue.json(dict(reasons.iter_rows()))},
+    )
+
+
+def _no_undeclared_split(found: pl.DataFrame, settings: Settings) -> dg.AssetCheckResult:
+    suspected = found.filter(pl.col("suspected_split").is_not_null()).sort("day", "ticker")
+    advice = [
+        declaration(settings.lake.splits, *cell, *before_and_after(ratio))
+        for *cell, ratio in suspected.select("ticker", "day", "suspected_split").iter_rows()
+    ]
+    return dg.AssetCheckResult(
+        asset_key="bars",
+        check_name=NO_UNDECLARED_SPLIT,
+        passed=suspected.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            "no move looks like a split that nobody declared"
+            if suspected.is_empty()
+            else "; ".join([*advice[:_NAMED], *(["..."] if len(advice) > _NAMED else [])])
+            + ". Then run these days and those after them again"
+        ),
+        metadata={
+            "suspected splits": suspected.height,
+            "what to write": dg.MetadataValue.json(advice[:_SHOWN]),
+        },
     )
 
 
@@ -241,7 +274,7 @@ def _cells(found: pl.DataFrame) -> Cells:
 
 
 def _due_scores(first: dt.date, area: Slice, lake: LakeResource, settings: Settings) -> Cells:
-    """Cells whose bar is there and that some forecast was made for."""
+    """Cells whose bar is there and that some forecast that can be scored was made for."""
     longest = max(settings.forecast.horizons)
     earliest = min(get_calendar(name).back(first, longest) for name in settings.exchanges)
     with lake.get_connection("forecasts", "bars") as connection:
@@ -251,17 +284,24 @@ def _due_scores(first: dt.date, area: Slice, lake: LakeResource, settings: Setti
             earliest,
             area.last_date,
             tickers=area.tickers,
-            columns=["target_day", "ticker"],
+            columns=["day", "target_day", "ticker"],
         )
         bars = rows(
             connection,
             "bars",
-            first,
+            earliest,
             area.last_date,
             tickers=area.tickers,
-            columns=["day", "ticker"],
+            columns=["day", "ticker", "suspected_split"],
         )
-    return _cells(forecasts.rename({"target_day": "day"})) & _cells(bars)
+    # What leads across a suspected split is not scored.
+    splits = bars.filter(pl.col("suspected_split").is_not_null())
+    across = forecasts.join(splits, on="ticker", suffix="_split").filter(
+        (pl.col("day") < pl.col("day_split")) & (pl.col("day_split") <= pl.col("target_day"))
+    )
+    scored = forecasts.join(across, on=["day", "target_day", "ticker"], how="anti")
+    due = scored.select(pl.col("target_day").alias("day"), "ticker")
+    return _cells(due) & _cells(bars.filter(pl.col("day") >= first))
 
 
 def _expected_candles(

@@ -68,7 +68,7 @@ def _draw(axes: Any, bars: pl.DataFrame, forecasts: pl.DataFrame) -> None:
     """One ticker, against sessions rather than dates: weekends take no room."""
     last = forecasts.row(0, named=True)
     # A split within the window must not look like a crash: past closes in today's shares.
-    prices = (bars["close"] / bars["split_factor"][-1]).to_list()
+    prices = (bars["close"] * (bars["raw_close"][-1] / bars["close"][-1])).to_list()
     axes.plot(range(1 - len(prices), 1), prices, color=_INK, linewidth=1.1, label="close")
     ahead = [0, *forecasts["horizon"].to_list()]
     for low, high, alpha, name in _FANS:

@@ -32,7 +32,8 @@ LABEL_SESSIONS = HORIZONS[-1]
 def labels(bars: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFrame:
     """One row a bar: day, ticker, exchange, y1 ... y5, the variances that came, label_end.
 
-    `bars` needs day, ticker, exchange, open, high, low, close (adjusted) and realised_variance.
+    `bars` needs day, ticker, exchange, open, high, low, close (adjusted), realised_variance and
+    suspected_split. What leads across a suspected split is null, like a bar that is missing.
     `y<h>` is the natural-log return to the h-th next session of the ticker's exchange, null when
     that session has no bar (yet). `realised_variance` is the sum of the five squared one-session
     log returns that follow, null unless all five bars are there; `variance_ahead_1` and
@@ -42,14 +43,20 @@ def labels(bars: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFra
     day's close may know the whole row. Sorted by day, ticker.
     """
     steps = range(1, LABEL_SESSIONS + 1)
-    dated = bars.select("day", "ticker", "exchange", "close").join(
-        target_days(bars), on=["exchange", "day"], how="left"
-    )
     variance = session_variance(pl.col("close").shift(1).over("ticker"))
-    came = bars.sort("ticker", "day").select("ticker", "day", "close", variance.alias("variance"))
+    ordered = bars.sort("ticker", "day").select(
+        *("ticker", "day", "exchange", "close"),
+        variance.alias("variance"),
+        splits_so_far().alias("splits"),
+    )
+    came = ordered.drop("exchange")
+    dated = ordered.drop("variance").join(target_days(bars), on=["exchange", "day"], how="left")
     for step in steps:
-        names = {"day": f"target{step}", "close": f"close{step}", "variance": f"variance{step}"}
-        dated = dated.join(came.rename(names), on=["ticker", f"target{step}"], how="left")
+        names = {name: f"{name}{step}" for name in ("close", "variance", "splits")}
+        target = {"day": f"target{step}"}
+        dated = dated.join(
+            came.rename(names | target), on=["ticker", f"target{step}"], how="left"
+        ).with_columns(pl.when(pl.col(f"splits{step}") == pl.col("splits")).then(f"close{step}"))
     chain = ["close", *(f"close{step}" for step in steps)]
     squares = [
         (pl.col(after) / pl.col(before)).log() ** 2 for before, after in itertools.pairwise(chain)
@@ -70,6 +77,14 @@ def labels(bars: pl.DataFrame, horizons: Sequence[int] = HORIZONS) -> pl.DataFra
         ),
         pl.col(f"target{LABEL_SESSIONS}").alias("label_end"),
     ).sort("day", "ticker")
+
+
+def splits_so_far() -> pl.Expr:
+    """Suspected splits of each ticker up to each row, of bars sorted by ticker and day.
+
+    The same number on two days: no return between them is a split that nobody declared.
+    """
+    return pl.col("suspected_split").is_not_null().cum_sum().over("ticker")
 
 
 def _sum(terms: Sequence[pl.Expr]) -> pl.Expr:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from stock_assets.forecasting.claims import MedianSkill, Verdict, percent, verdict
-from stock_assets.forecasting.labels import HORIZONS, LABEL_SESSIONS
+from stock_assets.forecasting.labels import HORIZONS, LABEL_SESSIONS, splits_so_far
 from stock_assets.lake.schemas import QUANTILE_NAMES, QUANTILES, Scores
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def score(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
 
     `bars` (rows of `Bars`) reach from the earliest forecast day to the last target day. A forecast
     is dated by its target day. Variance, and so QLIKE, is null unless every session on the way
-    has its bar. A row depends on its own forecast and those bars only.
+    has its bar. A forecast across a suspected split is not scored: what came is not known before
+    the split is declared. A row depends on its own forecast and those bars only.
     """
     found = _with_actuals(forecasts, bars).with_columns(
         (pl.col("last_price") * pl.col("actual_return").exp()).alias("actual_price")
@@ -109,6 +110,7 @@ def _with_actuals(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
         "day",
         "ticker",
         "close",
+        splits_so_far().alias("splits"),
         pl.int_range(pl.len()).over("ticker").alias("number"),
         (pl.col("close") / pl.col("close").shift(1)).log().over("ticker").pow(2).alias("square"),
     )
@@ -118,6 +120,7 @@ def _with_actuals(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
         "ticker",
         pl.col("close").alias("target_close"),
         pl.col("number").alias("target_number"),
+        pl.col("splits").alias("target_splits"),
         *(
             _sum(
                 [pl.col("square").shift(age).over("ticker") for age in reversed(range(horizon))]
@@ -125,9 +128,13 @@ def _with_actuals(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
             for horizon in HORIZONS
         ),
     )
-    joined = forecasts.join(
-        numbered.select("day", "ticker", "close", "number"), on=["day", "ticker"]
-    ).join(on_the_way, on=["target_day", "ticker"])
+    joined = (
+        forecasts.join(
+            numbered.select("day", "ticker", "close", "number", "splits"), on=["day", "ticker"]
+        )
+        .join(on_the_way, on=["target_day", "ticker"])
+        .filter(pl.col("splits") == pl.col("target_splits"))
+    )
     complete = pl.col("target_number") - pl.col("number") == pl.col("horizon")
     variance = pl.coalesce(
         pl.when(pl.col("horizon") == horizon).then(pl.col(f"variance{horizon}"))

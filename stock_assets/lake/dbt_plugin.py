@@ -1,8 +1,8 @@
 """dbt-duckdb's door to the lake: Delta tables as dbt sources, dbt models as Delta commits.
 
 Only dbt imports this module (dbt/profiles.yml names it), in whichever process dbt runs. It moves
-rows: what is computed from them is SQL in `dbt/models`, how they are stored is `store.py`, and
-which slice it is about is `dbt_request.py`.
+rows: what is computed from them is SQL in `dbt/models` (what befell the shares: `actions.py`), how
+they are stored is `store.py`, and which slice it is about is `dbt_request.py`.
 
 dbt-duckdb calls `load` whenever it compiles a node that names a source, and it compiles a node
 when its turn has come. `features` therefore sees the bars that `bars` of the same invocation has
@@ -17,15 +17,25 @@ import polars as pl
 from dbt.adapters.duckdb.plugins import BasePlugin
 
 from stock_assets.errors import LakeError
+from stock_assets.lake.actions import (
+    dividend_rows,
+    prices_of,
+    session_rows,
+    split_rows,
+    suspicion_rows,
+)
 from stock_assets.lake.dbt_request import DbtRequest, read_request
 from stock_assets.lake.schemas import TABLES
 from stock_assets.lake.store import YEAR, Lake, dataset, dataset_filter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dbt.adapters.duckdb.utils import SourceConfig, TargetConfig
 
 _MARKET_COLUMNS = [
     *("day", "ticker", "exchange", "open", "high", "low", "close", "volume", "realised_variance"),
+    "suspected_split",
 ]
 
 
@@ -47,21 +57,19 @@ class Plugin(BasePlugin):
         """The relation of one source, as an Arrow table or dataset."""
         request = read_request()
         lake = Lake(request.lake)
-        match source_config.identifier:
-            case "candles":
-                return self._candles(lake, request)
-            case "market_bars":
-                return self._market_bars(lake, request)
-            case "slice":
-                return _slice(request).to_arrow()
-            case "sessions":
-                return _sessions(request).to_arrow()
-            case "splits":
-                return _splits(request).to_arrow()
-            case other:
-                raise LakeError(
-                    f"the lake plugin has no source {other!r}; see dbt/models/sources.yml"
-                )
+        relations: dict[str, Callable[[], Any]] = {
+            "candles": lambda: self._candles(lake, request),
+            "market_bars": lambda: self._market_bars(lake, request),
+            "slice": lambda: _slice(request).to_arrow(),
+            "sessions": lambda: session_rows(request).to_arrow(),
+            "splits": lambda: split_rows(request).to_arrow(),
+            "dividends": lambda: dividend_rows(request, prices_of(lake)).to_arrow(),
+            "suspicions": lambda: suspicion_rows(request, prices_of(lake)).to_arrow(),
+        }
+        name = source_config.identifier
+        if name not in relations:
+            raise LakeError(f"the lake plugin has no source {name!r}; see dbt/models/sources.yml")
+        return relations[name]()
 
     def store(self, target_config: TargetConfig) -> None:
         """Commit the staged rows of one model to the table of its name."""
@@ -113,33 +121,5 @@ def _slice(request: DbtRequest) -> pl.DataFrame:
             "first_date": pl.Date,
             "last_date": pl.Date,
         },
-        orient="row",
-    )
-
-
-def _sessions(request: DbtRequest) -> pl.DataFrame:
-    return pl.DataFrame(
-        [
-            (item.exchange, item.first_session + place, *known)
-            for item in request.sessions
-            for place, known in enumerate(
-                zip(item.days, item.days_ahead_1, item.days_ahead_5, strict=True)
-            )
-        ],
-        schema={
-            "exchange": pl.String,
-            "session": pl.Int32,
-            "day": pl.Date,
-            "days_ahead_1": pl.Int32,
-            "days_ahead_5": pl.Int32,
-        },
-        orient="row",
-    )
-
-
-def _splits(request: DbtRequest) -> pl.DataFrame:
-    return pl.DataFrame(
-        [(item.ticker, item.day, item.factor) for item in request.splits],
-        schema={"ticker": pl.String, "day": pl.Date, "factor": pl.Float64},
         orient="row",
     )

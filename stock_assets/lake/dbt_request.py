@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stock_assets.errors import LakeError
+from stock_assets.lake.dividends import PREVIOUS_SESSIONS, read_dividends
 from stock_assets.lake.splits import read_splits, split_factors
 from stock_assets.slices import Slice
 
@@ -53,11 +54,13 @@ class RequestedTicker(_Part):
 class RequestedSessions(_Part):
     """Sessions of one exchange, consecutive, up to the slice's last day.
 
-    `first_session` is the calendar's running number of `days[0]`. `days_ahead_1` and `days_ahead_5`
-    say of each how many days later the next and the fifth session was planned to be.
+    `tickers` are all of the universe that trade by it, of the slice or not. `first_session` is the
+    calendar's running number of `days[0]`. `days_ahead_1` and `days_ahead_5` say of each how many
+    days later the next and the fifth session was planned to be.
     """
 
     exchange: str
+    tickers: tuple[str, ...]
     first_session: int
     days: tuple[dt.date, ...]
     days_ahead_1: tuple[int, ...]
@@ -70,6 +73,22 @@ class RequestedFactor(_Part):
     ticker: str
     day: dt.date
     factor: float
+
+
+class RequestedDividend(_Part):
+    """What a share paid on its ex-date; `since` is the earliest day of the close before it."""
+
+    ticker: str
+    day: dt.date
+    amount: float
+    since: dt.date
+
+
+class RequestedCell(_Part):
+    """A day of a ticker."""
+
+    ticker: str
+    day: dt.date
 
 
 class DbtRequest(_Part):
@@ -87,6 +106,9 @@ class DbtRequest(_Part):
     tickers: tuple[RequestedTicker, ...]
     sessions: tuple[RequestedSessions, ...]
     splits: tuple[RequestedFactor, ...]
+    dividends: tuple[RequestedDividend, ...]
+    no_splits: tuple[RequestedCell, ...]
+    """Days whose move is declared to be the market's: a split of one to one."""
 
     @property
     def area(self) -> Slice:
@@ -102,7 +124,7 @@ class DbtRequest(_Part):
 def build_request(settings: Settings, area: Slice, *, run_id: str = "") -> DbtRequest:
     """The request to make bars and features of `area`.
 
-    Raises `SourceError` when the declared splits cannot be read.
+    Raises `SourceError` when the declared splits or dividends cannot be read.
     """
     # Imported here: the plugin reads requests and needs no calendars.
     from stock_assets.calendars import get_calendar  # noqa: PLC0415
@@ -118,13 +140,17 @@ def build_request(settings: Settings, area: Slice, *, run_id: str = "") -> DbtRe
         sessions.append(
             RequestedSessions(
                 exchange=exchange,
+                tickers=tuple(
+                    item.ticker for item in settings.universe if item.exchange == exchange
+                ),
                 first_session=calendar.index(first),
                 days=days,
                 days_ahead_1=tuple(calendar.days_ahead(day, 1) for day in days),
                 days_ahead_5=tuple(calendar.days_ahead(day, 5) for day in days),
             )
         )
-    names = frozenset(area.tickers)
+    exchanges = {item.ticker: item.exchange for item in instruments}
+    splits = [item for item in read_splits(settings.lake.splits) if item.ticker in exchanges]
     return DbtRequest(
         lake=settings.lake_dir,
         run_id=run_id,
@@ -138,8 +164,22 @@ def build_request(settings: Settings, area: Slice, *, run_id: str = "") -> DbtRe
         sessions=tuple(sessions),
         splits=tuple(
             RequestedFactor(ticker=item.ticker, day=item.day, factor=item.factor)
-            for item in split_factors(read_splits(settings.lake.splits))
-            if item.ticker in names
+            for item in split_factors(tuple(splits))
+        ),
+        dividends=tuple(
+            RequestedDividend(
+                ticker=item.ticker,
+                day=item.day,
+                amount=item.amount,
+                since=get_calendar(exchanges[item.ticker]).back(item.day, PREVIOUS_SESSIONS),
+            )
+            for item in read_dividends(settings.lake.dividends)
+            if item.ticker in exchanges and item.day <= area.last_date
+        ),
+        no_splits=tuple(
+            RequestedCell(ticker=item.ticker, day=item.day)
+            for item in splits
+            if item.before == item.after
         ),
     )
 

@@ -6,8 +6,8 @@ stored is in `store.py`; how rows are judged one by one (quarantine) is in `sour
 
 Conventions: `day` is the session's date and, with `ticker`, the cell a row belongs to. Returns are
 natural-log returns, volatilities are daily standard deviations of log returns (not annualised).
-Adjusted prices are raw prices times the cumulative factor of all splits up to that day, so that a
-later split never changes an earlier row (docs/adr/0002).
+Adjusted prices are raw prices times the cumulative factors of all splits and declared dividends up
+to that day, so that a later one never changes an earlier row (docs/adr/0002, 0023).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Quarantine(dy.Schema):
 
 
 class Bars(dy.Schema):
-    """The daily bar of a session, split-adjusted with what was known on that day."""
+    """The daily bar of a session, adjusted with the splits and dividends up to that day."""
 
     day = _day("The session.")
     ticker = _ticker()
@@ -112,7 +112,15 @@ class Bars(dy.Schema):
     raw_low = _price("Lowest price as traded.")
     raw_close = _price("Last price as traded.")
     raw_volume = _number("Volume as traded.", min=0)
-    split_factor = _price("Adjusted price / traded price: all splits up to this day.")
+    split_factor = _price("What all splits up to this day make of a traded price.")
+    dividend_factor = _price(
+        "What reinvesting all declared dividends up to this day makes of it; null before any.",
+        nullable=True,
+    )
+    suspected_split = _price(
+        "New shares for an old one if its move is a split that nobody declared; else null.",
+        nullable=True,
+    )
     interval = dy.String(nullable=False, description="Interval of the candles it was made from.")
     candles = dy.Int64(nullable=False, min=1, description="Number of candles it was made from.")
 
@@ -317,8 +325,8 @@ class Scores(dy.Schema):
     horizon = dy.Int32(primary_key=True, min=1, max=5, description="Sessions ahead.")
     forecast_day = dy.Date(nullable=False, description="The day the forecast was made.")
     model = dy.String(nullable=False, description="Model that made the forecast, or 'baseline'.")
-    actual_return = _number("Log return that came, split-adjusted.", nullable=False)
-    actual_price = _price("Price that came, in the forecast day's shares.")
+    actual_return = _number("Log return that came, dividends reinvested.", nullable=False)
+    actual_price = _price("Price that came with that return, in the forecast day's shares.")
     pinball = _number("Mean pinball loss over the quantiles, log return.", nullable=False, min=0)
     baseline_pinball = _number("The baseline's.", nullable=False, min=0)
     interval_score_90 = _number("Winkler score of the 90 % interval.", nullable=False, min=0)

@@ -1,26 +1,24 @@
 """Declared splits: reading them, and the factor that makes prices comparable over time.
 
 The factor of a day is the product of after / before of all splits up to that day, so that a later
-split never changes an earlier day (docs/adr/0002). It is applied in `dbt/models/bars.sql`; finding
-splits that nobody declared is not done here.
+split never changes an earlier day (docs/adr/0002). It is applied in `dbt/models/bars.sql`; splits
+that nobody declared are looked for in `undeclared.py`.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import itertools
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from stock_assets.errors import SourceError
+from stock_assets.lake.declared import read_declared
 
 if TYPE_CHECKING:
+    import datetime as dt
     from pathlib import Path
 
-_COLUMNS = ("date", "before", "after")
+_COLUMNS = ("before", "after")
 
 
 @dataclass(frozen=True, order=True)
@@ -45,28 +43,21 @@ class SplitFactor:
 def read_splits(path: Path | None) -> tuple[Split, ...]:
     """Splits declared in `path`, sorted by ticker and day; none without a path.
 
-    `path` is a CSV with ticker,date,before,after, or a folder of CSVs with date,before,after, each
-    named by its ticker; further columns are ignored. Raises `SourceError` naming file and row.
+    See `read_declared`; the columns are before and after. One to one is no split: it says that
+    the day's move was the market's, however much it looks like one. Raises `SourceError` naming
+    file and row.
     """
-    if path is None:
-        return ()
-    if path.is_dir():
-        splits = [
-            split
-            for file in sorted(path.glob("*.csv"))
-            for split in _read_file(file, ticker=file.stem)
-        ]
-    else:
-        splits = _read_file(path, ticker=None)
-    splits.sort()
-    for earlier, later in itertools.pairwise(splits):
-        if (earlier.ticker, earlier.day) == (later.ticker, later.day):
-            message = (
-                f"splits {path}: {later.ticker} has two splits on {later.day}; keep one row with "
-                "both ratios multiplied"
-            )
-            raise SourceError(message)
-    return tuple(splits)
+    return tuple(
+        Split(
+            row.ticker,
+            row.day,
+            *(
+                _shares(row.where, column, text)
+                for column, text in zip(_COLUMNS, row.cells, strict=True)
+            ),
+        )
+        for row in read_declared(path, "splits", _COLUMNS)
+    )
 
 
 def split_factors(splits: tuple[Split, ...]) -> tuple[SplitFactor, ...]:
@@ -80,41 +71,19 @@ def split_factors(splits: tuple[Split, ...]) -> tuple[SplitFactor, ...]:
     return tuple(factors)
 
 
-def _read_file(file: Path, *, ticker: str | None) -> list[Split]:
-    wanted = _COLUMNS if ticker else ("ticker", *_COLUMNS)
-    try:
-        frame = pl.read_csv(file, infer_schema=False)
-    except FileNotFoundError:
-        message = f"splits {file}: there is no such file or folder; correct or remove lake.splits"
-        raise SourceError(message) from None
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise SourceError(f"splits {file}: not a readable CSV file ({reason})") from error
-    if missing := [name for name in wanted if name not in frame.columns]:
-        message = (
-            f"splits {file}: column(s) {', '.join(missing)} missing; the header must name "
-            f"{', '.join(wanted)}"
-        )
-        raise SourceError(message)
-    rows = frame.select(wanted).iter_rows(named=True)
-    return [_split(file, number, ticker, row) for number, row in enumerate(rows, start=1)]
-
-
-def _split(file: Path, number: int, ticker: str | None, row: dict[str, str | None]) -> Split:
-    def cell(name: str) -> str:
-        return (row[name] or "").strip()
-
-    where = f"splits {file}, row {number}"
-    name = ticker or cell("ticker")
-    if not name:
-        raise SourceError(f"{where}: ticker is empty; name it")
-    try:
-        day = dt.date.fromisoformat(cell("date"))
-    except ValueError:
-        message = f"{where}: date {cell('date')!r} is not a date; write it as YYYY-MM-DD"
-        raise SourceError(message) from None
-    before, after = (_shares(where, column, cell(column)) for column in ("before", "after"))
-    return Split(name, day, before, after)
+def declaration(path: Path | None, ticker: str, day: dt.date, before: int, after: int) -> str:
+    """What to write where, so that a move that looks like a split is known for what it is."""
+    cell = f"{day}" if path is not None and path.is_dir() else f"{ticker},{day}"
+    if path is None:
+        where = "set lake.splits to a CSV with ticker,date,before,after and write into it"
+    elif path.is_dir():
+        where = f"add to {path / ticker}.csv (date,before,after)"
+    else:
+        where = f"add to {path}"
+    return (
+        f"{ticker} on {day} looks like a split of {before} old shares into {after} new ones: "
+        f"{where} {cell},{before},{after}, or {cell},1,1 if the market did that"
+    )
 
 
 def _shares(where: str, column: str, text: str) -> Fraction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -15,6 +16,7 @@ from stock_assets.assets.ingest import build_ingest
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.errors import LakeError
 from stock_assets.lake.schemas import TABLES
+from stock_assets.lake.splits import read_splits
 from stock_assets.lake.store import Lake
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
@@ -195,6 +197,67 @@ def test_a_score_is_due_where_a_bar_came_that_was_forecast(
         },
     )
     assert check("scores", "complete").metadata["missing"].value == [f"{TUESDAY}|AAA"]
+
+
+def test_no_score_is_due_across_a_suspected_split(
+    settings: Settings, check: Callable[[str, str], dg.AssetCheckResult]
+) -> None:
+    bars: dict[tuple[dt.date, str], dict[str, object]] = {
+        cell: {} for cell in cells("AAA", "BBB", "CCC")
+    }
+    bars[TUESDAY, "BBB"] = bars[MONDAY, "CCC"] = {"suspected_split": 10.0}
+    store(settings, "bars", bars)
+    made = {(MONDAY, name): {"horizon": 1, "target_day": TUESDAY} for name in EXCHANGES}
+    store(settings, "forecasts", made)
+    # That of BBB leads across its jump, that of CCC was made after it.
+    missing = check("scores", "complete").metadata["missing"].value
+    assert missing == [f"{TUESDAY}|AAA", f"{TUESDAY}|CCC"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "advice"),
+    [
+        (None, "set lake.splits to a CSV with ticker,date,before,after and write into it BBB,"),
+        ("splits.csv", "splits.csv BBB,"),
+        ("splits", "BBB.csv (date,before,after) 2026"),
+    ],
+)
+def test_an_undeclared_split_is_told_with_its_ratio_and_what_to_write_where(
+    settings: Settings,
+    lake: LakeResource,
+    tmp_path: Path,
+    declared: str | None,
+    advice: str,
+) -> None:
+    path = None if declared is None else tmp_path / declared
+    if declared == "splits":
+        (tmp_path / declared).mkdir()
+    own = settings.model_copy(update={"lake": settings.lake.model_copy(update={"splits": path})})
+    grid = Grid.of(own)
+    area = grid.slice(MONDAY, TUESDAY, own.tickers)
+
+    def told() -> dg.AssetCheckResult:
+        results = table_check_results("bars", area, lake, own, grid)
+        return next(item for item in results if item.check_name == "no_undeclared_split")
+
+    bars: dict[tuple[dt.date, str], dict[str, object]] = {cell: {} for cell in cells("AAA", "BBB")}
+    store(own, "bars", bars)
+    assert told().passed
+    bars[TUESDAY, "BBB"] = {"suspected_split": 1 / 5000}
+    store(own, "bars", bars)
+    found = told()
+    assert not found.passed
+    assert found.severity == dg.AssetCheckSeverity.WARN
+    assert found.metadata["suspected splits"].value == 1
+    assert found.description is not None
+    said = f"BBB on {TUESDAY} looks like a split of 5000 old shares into 1 new ones"
+    assert found.description.startswith(said)
+    assert advice in found.description
+    assert f"{TUESDAY},5000,1, or" in found.description
+    # What is written as told is read as that split.
+    if path is not None and path.suffix:
+        path.write_text(f"ticker,date,before,after\nBBB,{TUESDAY},5000,1\n")
+        assert [split.after / split.before for split in read_splits(path)] == [Fraction(1, 5000)]
 
 
 def test_an_error_says_which_check_could_not_be_evaluated(

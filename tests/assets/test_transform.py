@@ -68,8 +68,9 @@ def test_every_model_and_check_of_the_run_is_told(run) -> None:
     told = {event.asset_key.path[-1] for event in result.get_asset_materialization_events()}
     assert told == {"bars", "features"}
     checks = evaluations(result)
-    assert set(asked) - {"bars", "features"} == set(checks) - {"schema", "complete", "whole_market"}
-    assert len(result.get_asset_check_evaluations()) == len(asked) - 2 + 5
+    own = {"schema", "complete", "whole_market", "no_undeclared_split"}
+    assert set(asked) - {"bars", "features"} == set(checks) - own
+    assert len(result.get_asset_check_evaluations()) == len(asked) - 2 + 6
     assert checks[FAILING].passed
     assert checks[FAILING].metadata["dagster_dbt/failed_row_count"].value == 0
 

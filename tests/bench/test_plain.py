@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LAST = dt.date(2026, 6, 29)
 BEGIN = dt.date(2025, 1, 6)
+SPLIT, JUMP = dt.date(2025, 9, 15), dt.date(2026, 3, 16)
 TICKERS = ("AAA", "BBB", "CCC")
 
 
@@ -36,10 +37,23 @@ def test_the_plain_script_makes_the_features_that_the_graph_makes(tmp_path: Path
     found = SimulatedSource("market", own).fetch(instruments, Slice(None, LAST, TICKERS))
     numbers = ["open", "high", "low", "close", "volume"]
     candles = found.select("ticker", pl.col("start").alias("timestamp"), *numbers)
+    # A split that is declared, one that is not, and dividends.
+    for ticker, day, ratio in (("AAA", SPLIT, 10.0), ("BBB", JUMP, 100.0)):
+        later = (pl.col("ticker") == ticker) & (pl.col("timestamp").dt.date() >= day)
+        candles = candles.with_columns(
+            pl.when(later).then(pl.col(name) / ratio).otherwise(name).alias(name)
+            for name in numbers[:4]
+        )
+    splits, dividends = tmp_path / "splits.csv", tmp_path / "dividends.csv"
+    splits.write_text(f"ticker,date,before,after\nAAA,{SPLIT},1,10\n")
+    dividends.write_text(f"ticker,date,amount\nAAA,{JUMP},1.5\nCCC,{SPLIT},2\n")
     file = tmp_path / "candles.parquet"
     candles.write_parquet(file)
-    market = Market("simulated", file, None, candles)
-    product = Product(write_settings(market, tmp_path, dt.date(2026, 6, 1)))
+    market = Market("simulated", file, splits, candles)
+    settings_file = write_settings(market, tmp_path, dt.date(2026, 6, 1))
+    written = settings_file.read_text()
+    settings_file.write_text(written.replace("[lake]\n", f'[lake]\ndividends = "{dividends}"\n'))
+    product = Product(settings_file)
     (tmp_path / "plain").mkdir()
     _compile(product, tmp_path / "compiled", days=20)
     plain = Plain(product.settings, LAST, tmp_path / "plain")
@@ -54,3 +68,8 @@ def test_the_plain_script_makes_the_features_that_the_graph_makes(tmp_path: Path
         graph = product.lake.read(table)
         assert_frame_equal(plain.read(table).select(graph.columns), graph, check_row_order=False)
         assert graph.height > 1_000
+    bars = product.lake.read("bars")
+    assert bars["dividend_factor"].count() > 100
+    assert bars.filter(pl.col("suspected_split") == 100).select("day", "ticker").rows() == [
+        (JUMP, "BBB")
+    ]

@@ -32,10 +32,21 @@ SPLITS = (
     ("SPLT", dt.date(2025, 1, 28), 1.0, 10.0),
     ("USAA", dt.date(2024, 12, 28), 1.0, 3.0),  # a Saturday
 )
+UNDECLARED = (("JUMP", dt.date(2024, 6, 10), 1.0, 4.0), ("JUMP", dt.date(2025, 1, 24), 10.0, 1.0))
+DIVIDENDS = (
+    ("CALM", dt.date(2023, 5, 2), 3.0),  # before any candle
+    ("CALM", dt.date(2024, 5, 11), 5.0),  # a Saturday
+    ("CALM", dt.date(2025, 1, 27), 4.0),
+    ("INTR", dt.date(2024, 8, 1), 2.0),
+    ("SPLT", dt.date(2024, 3, 5), 12.0),  # on the day of a split
+    ("SPLT", dt.date(2025, 1, 30), 1.0),
+    ("USBB", dt.date(2026, 1, 30), 999.0),  # to come
+)
 EXCHANGES = {
     **dict.fromkeys(["CALM", "GAPS", "HALT", "LATE", "SPLT", "INTR", "STUK"], "XMOS"),
     **dict.fromkeys(["USAA", "USBB"], "XNYS"),
     "GOLD": "weekdays",
+    "JUMP": "XMOS",
 }
 
 
@@ -125,13 +136,16 @@ def new_warehouse(tmp_path_factory: pytest.TempPathFactory, parsed_target: Path)
             splits = folder / "splits.csv"
             lines = [f"{name},{day},{before},{after}" for name, day, before, after in SPLITS]
             splits.write_text("\n".join(["ticker,date,before,after", *lines]))
+        dividends = folder / "dividends.csv"
+        paid = [",".join(map(str, row)) for row in DIVIDENDS if row[0] in exchanges]
+        dividends.write_text("\n".join(["ticker,date,amount", *paid]))
         universe = "".join(
             f'[[universe]]\nticker = "{ticker}"\nexchange = "{exchange}"\nsource = "none"\n'
             for ticker, exchange in exchanges.items()
         )
         file = folder / "settings.toml"
         file.write_text(
-            f'[lake]\nsplits = "{splits}"\n'
+            f'[lake]\nsplits = "{splits}"\ndividends = "{dividends}"\n'
             f"[partitions]\nfirst_day = {CELLS_FROM}\n"
             f'[sources.none]\nkind = "simulated"\n{universe}'
         )
@@ -177,7 +191,7 @@ def _candles() -> pl.DataFrame:
             if missing:
                 continue
             traded = price
-            for name, split_day, before, after in SPLITS:
+            for name, split_day, before, after in (*SPLITS, *UNDECLARED):
                 if name == ticker and split_day <= day:
                     traded *= before / after
             rows += _of_day(ticker, day, traded, index, rng)
@@ -204,6 +218,8 @@ def _of_day(
     for hour in range(4 if intraday else 1):
         path = price * np.exp(0.006 * rng.normal(size=4))
         volume = float(rng.integers(0, 4)) * 125.5 if rng.random() < 0.1 else rng.uniform(1e3, 1e6)
+        if ticker == "JUMP":
+            volume = 1e7 / price  # the same money each day
         missing = ticker == "INTR" and (hour == 2 or index % 7 == 0)
         rows.append(
             {

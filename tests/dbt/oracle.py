@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,20 +19,27 @@ from stock_assets.calendars import get_calendar
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from stock_assets.settings import Instrument
 
 Split = tuple[str, "dt.date", float, float]
 """Ticker, day, shares before, shares after."""
 
+Dividend = tuple[str, "dt.date", float]
+"""Ticker, ex-date, amount."""
+
 _MINUTES = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240, "1d": 1440}
 
 
 def bars(
-    candles: pl.DataFrame, instruments: Iterable[Instrument], splits: Iterable[Split]
+    candles: pl.DataFrame,
+    instruments: Iterable[Instrument],
+    splits: Iterable[Split],
+    dividends: Iterable[Dividend] = (),
+    suspected: Mapping[tuple[str, dt.date], float] = MappingProxyType({}),
 ) -> pl.DataFrame:
-    """The bar of each day and ticker of `candles`."""
+    """The bar of each day and ticker of `candles`; which are `suspected` is given."""
     known = {item.ticker: item for item in instruments}
     rows = []
     for (day, ticker), group in candles.group_by("day", "ticker"):
@@ -42,6 +50,7 @@ def bars(
             for name, split_day, before, after in splits
             if name == ticker and split_day <= day
         )
+        paid = _dividend_factor(candles, splits, dividends, ticker, day)
         volumes = of_day["volume"].drop_nulls()
         volume = float(volumes.sum()) if len(volumes) else None
         raw = {
@@ -56,17 +65,37 @@ def bars(
                 "ticker": ticker,
                 "exchange": known[ticker].exchange,
                 "currency": known[ticker].currency,
-                **{name: price * factor for name, price in raw.items()},
+                **{name: price * factor * (paid or 1.0) for name, price in raw.items()},
                 "volume": None if volume is None else volume / factor,
                 "realised_variance": _realised(group),
                 **{f"raw_{name}": price for name, price in raw.items()},
                 "raw_volume": volume,
                 "split_factor": factor,
+                "dividend_factor": paid,
+                "suspected_split": suspected.get((ticker, day)),
                 "interval": interval,
                 "candles": of_day.height,
             }
         )
     return pl.DataFrame(rows, infer_schema_length=None).sort("day", "ticker")
+
+
+def _dividend_factor(candles, splits, dividends, ticker, day) -> float | None:
+    """Each dividend by itself, from the last close before it in the shares that were paid for."""
+    found = None
+    for name, ex_date, amount in dividends:
+        before = candles.filter(pl.col("ticker") == ticker, pl.col("day") < ex_date)
+        if name != ticker or ex_date > day or before.is_empty():
+            continue
+        last = before.filter(pl.col("day") == before["day"].max())
+        length = max(_MINUTES[interval] for interval in last["interval"])
+        close = last.filter(pl.col("interval").replace_strict(_MINUTES) == length)
+        price = close.sort("start")["close"][-1]
+        for split_ticker, split_day, old, new in splits:
+            if split_ticker == ticker and last["day"][0] < split_day <= ex_date:
+                price *= old / new
+        found = (found or 1.0) * price / (price - amount)
+    return found
 
 
 def _realised(candles: pl.DataFrame) -> float | None:
@@ -120,15 +149,18 @@ def _ticker(
             value = by_day.get(day, {}).get(name)
             grid[name][index] = np.nan if value is None else value
     open_, high, low, close, volume, realised = (grid[name] for name in names)
+    jumps = [k for k, day in enumerate(days) if by_day.get(day, {}).get("suspected_split")]
     ret, gap, since, log_variance = (np.full(size, np.nan) for _ in range(4))
     for index in range(size):
         earlier = [k for k in range(max(0, index - 30), index) if not np.isnan(close[k])]
         if np.isnan(close[index]) or not earlier:
             continue
         previous = earlier[-1]
+        since[index] = (days[index] - days[previous]).days
+        if index in jumps:
+            continue
         ret[index] = math.log(close[index]) - math.log(close[previous])
         gap[index] = math.log(open_[index]) - math.log(close[previous])
-        since[index] = (days[index] - days[previous]).days
         reach_now = math.log(high[index] / low[index])
         if not np.isnan(realised[index]):
             variance = gap[index] ** 2 + realised[index]
@@ -146,6 +178,13 @@ def _ticker(
 
     rows = []
     for index in (k for k in range(size) if not np.isnan(close[k])):
+
+        # Levels from before a suspected split are in other shares: they are missing.
+        anew = max((jump for jump in jumps if jump <= index), default=0)
+        levels = {"volume": log_volume, "close": close, "high": high, "low": low}
+        levels = {
+            name: np.where(np.arange(size) < anew, np.nan, of) for name, of in levels.items()
+        }
 
         def window(values: np.ndarray, sessions: int, at: int = index) -> np.ndarray | None:
             """What there is of the last sessions, None when that is less than half."""
@@ -193,18 +232,18 @@ def _ticker(
                 "worst_21": of(ret, 21, np.min),
                 "best_21": of(ret, 21, np.max),
                 "volume_z_63": of(
-                    log_volume,
+                    levels["volume"],
                     63,
                     lambda v, now=log_volume[index]: (
                         (now - np.mean(v)) / s if (s := np.std(v, ddof=1)) > 1e-12 else np.nan
                     ),
                 ),
                 "volume_ratio_5_63": _minus(
-                    of(log_volume, 5, np.mean), of(log_volume, 63, np.mean)
+                    of(levels["volume"], 5, np.mean), of(levels["volume"], 63, np.mean)
                 ),
-                "high_dist_63": _distance(close, high, np.nanmax, 63, index),
-                "high_dist_252": _distance(close, high, np.nanmax, 252, index),
-                "low_dist_252": _distance(close, low, np.nanmin, 252, index),
+                "high_dist_63": _distance(levels["close"], levels["high"], np.nanmax, 63, index),
+                "high_dist_252": _distance(levels["close"], levels["high"], np.nanmax, 252, index),
+                "low_dist_252": _distance(levels["close"], levels["low"], np.nanmin, 252, index),
                 "days_since_bar": None if np.isnan(since[index]) else int(since[index]),
                 **{f"days_ahead_{n}": _days_ahead(exchange, days[index], n) for n in (1, 5)},
                 "weekday": days[index].isoweekday(),

@@ -63,6 +63,7 @@ def simulate_bars(
         *(pl.col(name).alias(f"raw_{name}") for name in ("open", "high", "low", "close", "volume")),
         pl.lit(None, pl.Float64).alias("realised_variance"),
         pl.lit(1.0).alias("split_factor"),
+        *(pl.lit(None, pl.Float64).alias(name) for name in ("dividend_factor", "suspected_split")),
         pl.lit("1d").alias("interval"),
         pl.lit(1, pl.Int64).alias("candles"),
     ).sort("day", "ticker")

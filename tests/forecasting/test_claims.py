@@ -164,7 +164,10 @@ def market(seed: int, *, follows: float = 0.0) -> tuple[pl.DataFrame, pl.DataFra
 
     bars = long(np.exp(price), "close").with_columns(
         *(pl.col("close").alias(name) for name in ("open", "high", "low")),
-        pl.lit(None, pl.Float64).alias("realised_variance"),
+        *(
+            pl.lit(None, pl.Float64).alias(name)
+            for name in ("realised_variance", "suspected_split")
+        ),
         pl.lit(WEEKDAYS).alias("exchange"),
     )
     ewma = long(np.tile(0.01 * level[:, None], (1, TICKERS)), "volatility")

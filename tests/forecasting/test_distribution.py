@@ -297,7 +297,9 @@ def real_bars(folder: Path, name: str, exchange: str, first: dt.date) -> pl.Data
     return (
         raw.with_columns(pl.col("open", "high", "low", "close") * factor)
         .with_columns(
-            pl.lit(exchange).alias("exchange"), pl.lit(None, pl.Float64).alias("realised_variance")
+            pl.lit(exchange).alias("exchange"),
+            pl.lit(None, pl.Float64).alias("realised_variance"),
+            pl.lit(None, pl.Float64).alias("suspected_split"),
         )
         .filter(pl.col("day").is_in(list(get_calendar(exchange).sessions)))
         .unique(["day", "ticker"])

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from stock_assets.forecasting.fingerprint import fingerprint
+from stock_assets.forecasting.labels import labels
 from stock_assets.forecasting.model import ONE_SESSION_WEIGHTS, PARAMETERS
 
 Digits = Callable[..., str]
@@ -39,6 +40,19 @@ def test_the_order_of_rows_does_not_matter(
 
 def test_the_window_and_the_model_in_force_matter(digits: Digits) -> None:
     assert len({digits(), digits(window=251), digits(in_force="another")}) == 3
+
+
+def test_a_split_suspected_or_declared_since_then_matters(
+    digits: Digits, bars: pl.DataFrame
+) -> None:
+    """Labels across it are null, and those of the declared split are others: rows say it all."""
+    place = bars["day"].unique().sort()[-20]
+    here = (pl.col("ticker") == "A") & (pl.col("day") == place)
+    suspected = bars.with_columns(pl.when(here).then(10.0).alias("suspected_split"))
+    later = (pl.col("ticker") == "A") & (pl.col("day") >= place)
+    declared = bars.with_columns(pl.when(later).then(pl.col("close") * 10).otherwise("close"))
+    made = {digits(labelled=labels(each)) for each in (bars, suspected, declared)}
+    assert len(made) == 3
 
 
 @pytest.mark.parametrize("name", ["features", "labelled"])

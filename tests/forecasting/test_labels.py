@@ -3,7 +3,7 @@
 import datetime as dt
 import itertools
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 import polars as pl
 import pytest
@@ -26,10 +26,11 @@ class Bar:
     low: float
     close: float
     realised_variance: float | None = None
+    suspected_split: float | None = None
 
 
 def bars_of(bars: dict[dt.date, Bar], ticker: str = "A") -> pl.DataFrame:
-    names = ("open", "high", "low", "close", "realised_variance")
+    names = ("open", "high", "low", "close", "realised_variance", "suspected_split")
     return pl.DataFrame(
         [{"day": day} | asdict(bar) for day, bar in bars.items()],
         schema={"day": pl.Date} | dict.fromkeys(names, pl.Float64),
@@ -38,13 +39,14 @@ def bars_of(bars: dict[dt.date, Bar], ticker: str = "A") -> pl.DataFrame:
 
 @st.composite
 def possible_bars(draw: st.DrawFn) -> Bar:
-    """Bars with and without a range, with and without candles."""
+    """Bars with and without a range, with and without candles, now and then a suspected split."""
     low, *inside, high = sorted(draw(st.lists(st.floats(0.01, 1e5), min_size=4, max_size=4)))
     first, last = draw(st.permutations(inside))
     candles = draw(st.none() | st.floats(0.0, 0.5))
+    jump = draw(st.sampled_from([None] * 9 + [10.0]))
     if draw(st.booleans()):
-        return Bar(last, last, last, last, candles)
-    return Bar(first, high, low, last, candles)
+        return Bar(last, last, last, last, candles, jump)
+    return Bar(first, high, low, last, candles, jump)
 
 
 def session_variance_of(bar: Bar, before: Bar) -> float:
@@ -65,6 +67,11 @@ def reference(bars: dict[dt.date, Bar], day: dt.date) -> dict[str, float | dt.da
     """The labels of one day, one session after the other."""
     ahead = [other for other in SESSIONS if other > day][:5]
     path = [bars[day], *(bars.get(other) for other in ahead)]
+    # Nothing is known of what lies beyond a suspected split.
+    for step in range(1, 6):
+        between = [bar for other, bar in bars.items() if day < other <= ahead[step - 1]]
+        if any(bar.suspected_split for bar in between):
+            path[step] = None
     row: dict[str, float | dt.date | None] = {
         f"y{h}": None if path[h] is None else math.log(path[h].close / path[0].close)
         for h in range(1, 6)
@@ -100,6 +107,25 @@ def test_labels_agree_with_counting_sessions_one_by_one(bars: dict[dt.date, Bar]
                 assert row[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
             else:
                 assert row[name] == value, name
+
+
+def test_nothing_is_labelled_across_a_suspected_split_and_all_around_it() -> None:
+    bars = {day: Bar(100, 102, 99, 101) for day in SESSIONS[:20]}
+    bars[SESSIONS[10]] = Bar(10, 10.2, 9.9, 10.1, suspected_split=10.0)
+    for day in SESSIONS[11:20]:
+        bars[day] = Bar(10, 10.2, 9.9, 10.1)
+    found = labels(bars_of(bars))
+    for place in range(20):
+        for horizon in range(1, 6):
+            value = found[f"y{horizon}"][place]
+            across = place < 10 <= place + horizon
+            assert value == (None if across or place + horizon >= 20 else 0.0)
+    plain = labels(bars_of({day: Bar(*astuple(bar)[:4]) for day, bar in bars.items()}))
+    assert plain["y5"][9] == pytest.approx(-math.log(10))
+    for name in ("realised_variance", "variance_ahead_1", "variance_ahead_5"):
+        assert found[name][5:10].is_null().all()
+        assert found[name].drop_nulls().max() < 0.01 < plain[name].max()
+    assert returns_ahead(found)["actual_return"].abs().max() == 0.0
 
 
 def test_a_week_with_a_session_missing_has_no_variances() -> None:

@@ -156,6 +156,18 @@ def test_a_missing_bar_on_the_way_leaves_the_variance_unknown(
     assert over["pinball"].is_not_null().all()
 
 
+def test_a_forecast_across_a_suspected_split_is_not_scored(
+    forecasts: pl.DataFrame, bars: pl.DataFrame
+) -> None:
+    day = forecasts["day"].unique().sort()[10]
+    jump = pl.when((pl.col("day") == day) & (pl.col("ticker") == "A")).then(100.0)
+    found = score(forecasts, bars.with_columns(jump.alias("suspected_split")))
+    usual = score(forecasts, bars)
+    across = (pl.col("ticker") == "A") & (pl.col("forecast_day") < day) & (pl.col("day") >= day)
+    assert usual.filter(across).height == 5 + 4 + 3 + 2 + 1
+    assert_frame_equal(found, usual.filter(~across), check_exact=True)
+
+
 def slow_diebold_mariano(differences: list[float], lags: int) -> float:
     count = len(differences)
     mean = sum(differences) / count

@@ -25,7 +25,8 @@ def bars(days: list[dt.date], variance: float | None = None) -> pl.DataFrame:
     made = [
         {
             "day": day, "ticker": ticker, "exchange": "XMOS", "currency": "", "volume": 5.0,
-            ADDED: variance, "raw_volume": 5.0, "split_factor": 1.0, "interval": "5m",
+            ADDED: variance, "raw_volume": 5.0, "split_factor": 1.0,
+            "dividend_factor": None, "suspected_split": None, "interval": "5m",
             "candles": 12, **prices, **{f"raw_{name}": price for name, price in prices.items()},
         }
         for day in days

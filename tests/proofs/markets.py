@@ -93,6 +93,8 @@ def simulate(
             pl.lit("RUB").alias("currency"),
             pl.lit(None, pl.Float64).alias("realised_variance"),
             pl.lit(1.0).alias("split_factor"),
+            pl.lit(None, pl.Float64).alias("dividend_factor"),
+            pl.lit(None, pl.Float64).alias("suspected_split"),
             pl.lit("1d").alias("interval"),
             pl.lit(1, pl.Int32).alias("candles"),
         )

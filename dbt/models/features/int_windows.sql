@@ -3,6 +3,8 @@
 -- A window of n sessions is a RANGE over the calendar's running number: never more than n sessions
 -- back, whatever is missing, so that 282 sessions of lookback give every value its whole window,
 -- and the oldest return in it the bar before it.
+-- Levels of prices and volumes (not their changes) look back no further than the ticker's last
+-- suspected split: what was before it is missing, in other shares.
 -- Columns ending in _n are the integers that all sums run over (macros/exact.sql).
 
 with daily as (
@@ -15,7 +17,9 @@ with daily as (
         {{ fixed("range_1d") }} as range_n,
         {{ fixed("log_variance_1d") }} as log_variance_n,
         {{ fixed_product("rogers_satchell") }} as rogers_satchell_n,
-        {{ fixed("log_volume") }} as volume_n
+        {{ fixed("log_volume") }} as volume_n,
+        least(4, level_sessions) as level_back_4,
+        least(62, level_sessions) as level_back_62
     from {{ ref('int_daily') }}
 ),
 
@@ -65,18 +69,18 @@ windows as (
         {{ if_filled("ret_1d", "last_21", 21, "min(ret_1d) over last_21") }} as worst_21,
         {{ if_filled("ret_1d", "last_21", 21, "max(ret_1d) over last_21") }} as best_21,
         -- Null where the volume never changed.
-        {{ if_filled("volume_n", "last_63", 63,
-            "(" ~ unfixed("volume_n") ~ " - " ~ mean("volume_n", "last_63") ~ ") / nullif("
-            ~ deviation("volume_n", "last_63") ~ ", 0)") }} as volume_z_63,
-        {{ if_filled("volume_n", "last_5", 5, mean("volume_n", "last_5")) }}
-        - {{ if_filled("volume_n", "last_63", 63, mean("volume_n", "last_63")) }}
+        {{ if_filled("volume_n", "level_63", 63,
+            "(" ~ unfixed("volume_n") ~ " - " ~ mean("volume_n", "level_63") ~ ") / nullif("
+            ~ deviation("volume_n", "level_63") ~ ", 0)") }} as volume_z_63,
+        {{ if_filled("volume_n", "level_5", 5, mean("volume_n", "level_5")) }}
+        - {{ if_filled("volume_n", "level_63", 63, mean("volume_n", "level_63")) }}
             as volume_ratio_5_63,
-        {{ if_filled("close", "last_63", 63, "least(0, ln(close / max(high) over last_63))") }}
+        {{ if_filled("close", "level_63", 63, "least(0, ln(close / max(high) over level_63))") }}
             as high_dist_63,
-        {{ if_filled("close", "last_252", 252, "least(0, ln(close / max(high) over last_252))") }}
+        {{ if_filled("close", "level_252", 252, "least(0, ln(close / max(high) over level_252))") }}
             as high_dist_252,
-        {{ if_filled("close", "last_252", 252, "greatest(0, ln(close / min(low) over last_252))") }}
-            as low_dist_252,
+        {{ if_filled("close", "level_252", 252,
+            "greatest(0, ln(close / min(low) over level_252))") }} as low_dist_252,
         cast(count(*) over last_252 as integer) as bars_252
     from daily
     window
@@ -95,6 +99,18 @@ windows as (
         last_252 as (
             partition by exchange, ticker order by session
             range between 251 preceding and current row
+        ),
+        level_5 as (
+            partition by exchange, ticker order by session
+            range between level_back_4 preceding and current row
+        ),
+        level_63 as (
+            partition by exchange, ticker order by session
+            range between level_back_62 preceding and current row
+        ),
+        level_252 as (
+            partition by exchange, ticker order by session
+            range between level_sessions preceding and current row
         )
 )
 

@@ -135,6 +135,7 @@ def test_filter_and_residuals_look_back_as_far_as_the_baseline_and_no_further() 
         high=pl.col("close") * 1.01,
         low=pl.col("close") * 0.99,
         realised_variance=pl.lit(None, pl.Float64),
+        suspected_split=pl.lit(None, pl.Float64),
     )
     day = features["day"].max()
     recent = pl.col("day") >= lookback_start([WEEKDAYS], day)
