@@ -21,7 +21,8 @@ from stock_assets.forecasting.live_check import live_scores_start, live_verdict,
 from stock_assets.forecasting.orders import order_words
 from stock_assets.forecasting.scoring import summarise
 from stock_assets.lake.dividends import read_dividends
-from stock_assets.lake.splits import read_splits
+from stock_assets.lake.splits import splits_in_force
+from stock_assets.lake.store import Lake
 from stock_assets.lake.undeclared import before_and_after
 from stock_assets.lake.views import rows
 from stock_assets.sources.settling import latest_settled
@@ -314,7 +315,7 @@ def _staleness(
 def _splits_since(settings: Settings, ticker: str, day: dt.date, now: dt.datetime) -> list[str]:
     """Splits after the forecast's day: its prices, and the levels asked for, are older shares'."""
     found = []
-    for split in read_splits(settings.lake.splits):
+    for split in splits_in_force(settings.lake.splits, Lake(settings.lake_dir)):
         if split.ticker != ticker or not day < split.day <= now.date():
             continue
         factor = float(split.before / split.after)

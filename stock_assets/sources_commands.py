@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from stock_assets.settings import Settings
+    from stock_assets.slices import Slice
     from stock_assets.sources.rules import Judged
 
 app = typer.Typer(help="The sources of candles: list, check, fetch to look.", no_args_is_help=True)
@@ -97,7 +98,8 @@ def fetch(
     if begin > end:
         raise SliceError(f"--from {begin} is after --to {end}; swap them")
     chosen = _tickers(loaded, name, parse_names(tickers, "--tickers"))
-    judged = fetch_slice(loaded, Slice(begin, end, chosen))
+    area = Slice(begin, end, chosen)
+    judged = fetch_slice(loaded, area)
     if out is not None:
         _write(judged.candles, out)
         console.say(f"{judged.candles.height} candles in {out}")
@@ -105,7 +107,7 @@ def fetch(
         print(judged.candles.write_json())  # noqa: T201
     else:
         console.print_frame(judged.candles)
-    _tell_of_the_rest(judged)
+    _tell_of_the_rest(judged, area)
 
 
 def _tickers(settings: Settings, name: str | None, asked: list[str] | None) -> tuple[str, ...]:
@@ -130,8 +132,12 @@ def _write(candles: pl.DataFrame, out: Path) -> None:
         raise typer.Exit(2) from None
 
 
-def _tell_of_the_rest(judged: Judged) -> None:
-    """What of the fetched rows would be no candle, and why."""
+def _tell_of_the_rest(judged: Judged, area: Slice) -> None:
+    """Splits of these days, and what of the fetched rows would be no candle, and why."""
+    for source, splits in judged.splits.items():
+        for item in splits:
+            if area.contains(item.day):
+                console.say(f"source {source} declares: {item}")
     if judged.held_back:
         console.say(f"{judged.held_back} rows held back: their sessions are not final yet")
     for reason, count in judged.quarantine["reason"].value_counts(sort=True).head(5).iter_rows():

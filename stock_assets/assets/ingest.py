@@ -3,13 +3,19 @@
 How sources are read and rows are judged is in `sources/`.
 """
 
+import datetime as dt
+from collections.abc import Mapping, Sequence
+
 import dagster as dg
 
 from stock_assets.assets.checks import table_check_results, table_check_specs
 from stock_assets.assets.common import BACKFILL, report, slice_of, spec
 from stock_assets.assets.lake_resource import LakeResource
+from stock_assets.lake.splits import Split, keep, unheard
+from stock_assets.lake.store import Lake
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
+from stock_assets.slices import Slice
 from stock_assets.sources.fetching import fetched_slice
 
 _REASONS_SHOWN = 5
@@ -28,6 +34,7 @@ def build_ingest(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     def ingest(context: dg.AssetExecutionContext, lake: LakeResource):  # noqa: ANN202
         area = slice_of(context, grid)
         with fetched_slice(settings, area) as fetched:
+            _hear_of_splits(context, lake.lake, fetched.splits, area)
             # Quarantine first: if the run dies in between, no row is in neither table.
             set_aside = lake.write(context, "quarantine", fetched.quarantine, area)
             stored = lake.write(context, "candles", fetched.candles, area)
@@ -63,3 +70,27 @@ def build_ingest(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
             yield from table_check_results(name, area, lake, settings, grid)
 
     return ingest
+
+
+def _hear_of_splits(
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    declared: Mapping[str, Sequence[Split]],
+    area: Slice,
+) -> None:
+    """Keep what the sources declare; tell of what comes too late for bars that are there."""
+    new = unheard(lake, declared)
+    if not new:
+        return
+    keep(lake, new, dt.datetime.now(tz=dt.UTC))
+    for source, splits in new.items():
+        for item in splits:
+            context.log.info("source %s declares: %s", source, item)
+            if area.first_date is None or item.day >= area.first_date:
+                continue
+            between = Slice(item.day, area.first_date - dt.timedelta(1), (item.ticker,))
+            if lake.read("bars", between, columns=["day"]).height:
+                context.log.warning(
+                    "%s was not known before: bars from %s up to this run's days are without it; "
+                    "run everything from %s on again", item, item.day, item.day,
+                )  # fmt: skip

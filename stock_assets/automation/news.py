@@ -16,6 +16,7 @@ import polars as pl
 
 from stock_assets.automation.downstream import Cell
 from stock_assets.automation.gaps import Held
+from stock_assets.lake.splits import unheard
 from stock_assets.lake.store import Lake
 from stock_assets.settings import Settings
 from stock_assets.slices import Slice
@@ -46,7 +47,7 @@ class News:
     arrived: frozenset[Cell]
     """Missing cells of which the sources have rows by now; rows that would be set aside count."""
     revised: frozenset[Cell]
-    """Cells whose rows differ from the lake's."""
+    """Cells whose rows differ from the lake's, or that a split unknown to it begins with."""
     withdrawn: frozenset[Cell]
     """Cells with candles in the lake of which the sources have nothing any more."""
     unasked: frozenset[str]
@@ -76,6 +77,9 @@ def look_for_news(settings: Settings, lake: Lake, held: Held, now: dt.datetime, 
         arrived |= held.missing & (candles | (refused - held.set_aside))
         withdrawn |= (own & held.candles) - candles - refused
         revised |= own & _differing(lake, area, found) & (candles | refused)
+        # A split that the lake has not heard of changes its day's bar, and what comes after.
+        new = [item for splits in unheard(lake, found.splits).values() for item in splits]
+        revised |= held.candles & {(item.day, item.ticker) for item in new}
     return News(
         frozenset(arrived),
         frozenset(revised - arrived),

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stock_assets.errors import LakeError
 from stock_assets.lake.dividends import PREVIOUS_SESSIONS, read_dividends
-from stock_assets.lake.splits import read_splits, split_factors
+from stock_assets.lake.splits import split_factors, splits_in_force
+from stock_assets.lake.store import Lake
 from stock_assets.slices import Slice
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def build_request(settings: Settings, area: Slice, *, run_id: str = "") -> DbtRe
             )
         )
     exchanges = {item.ticker: item.exchange for item in instruments}
-    splits = [item for item in read_splits(settings.lake.splits) if item.ticker in exchanges]
+    known = splits_in_force(settings.lake.splits, Lake(settings.lake_dir))
+    splits = [item for item in known if item.ticker in exchanges]
     return DbtRequest(
         lake=settings.lake_dir,
         run_id=run_id,

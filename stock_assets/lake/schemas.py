@@ -362,6 +362,22 @@ class Orders(dy.Schema):
     model_version = dy.Int64(nullable=True, description="MLflow's version number of it.")
 
 
+class Splits(dy.Schema):
+    """A split that a source declared, and when the lake heard of it. Only added to."""
+
+    day = _day("The first session at the new price.")
+    ticker = _ticker()
+    known_at = dy.Datetime(
+        primary_key=True,
+        time_unit="us",
+        time_zone="UTC",
+        description="When it was heard; of several for one day and ticker, the latest counts.",
+    )
+    source = dy.String(nullable=False, description="Source that declared it.")
+    before = _number("So many old shares ...", nullable=False, min_exclusive=0)
+    after = _number("... became so many new ones.", nullable=False, min_exclusive=0)
+
+
 def _rising(prefix: str) -> pl.Expr:
     columns = [pl.col(prefix + name) for name in QUANTILE_NAMES]
     return pl.all_horizontal([low <= high for low, high in pairwise(columns)])
@@ -379,7 +395,7 @@ TABLES: dict[str, type[dy.Schema]] = {
 }
 """The tables that are written by slice, by their SQL names."""
 
-LEDGERS: dict[str, type[dy.Schema]] = {"orders": Orders}
+LEDGERS: dict[str, type[dy.Schema]] = {"orders": Orders, "splits": Splits}
 """The tables that are only added to: their rows belong to no cell."""
 
 ALL_TABLES = TABLES | LEDGERS

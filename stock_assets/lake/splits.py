@@ -1,4 +1,8 @@
-"""Declared splits: reading them, and the factor that makes prices comparable over time.
+"""Declared splits: which there are, and the factor that makes prices comparable over time.
+
+People declare them in a file (`lake.splits`), sources beside their candles; what a source said is
+kept in the table `splits`, with when the lake heard of it. The file has the word for the tickers
+that it names.
 
 The factor of a day is the product of after / before of all splits up to that day, so that a later
 split never changes an earlier day (docs/adr/0002). It is applied in `dbt/models/bars.sql`; splits
@@ -11,12 +15,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from stock_assets.errors import SourceError
 from stock_assets.lake.declared import read_declared
+from stock_assets.lake.schemas import Splits
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from stock_assets.lake.store import Lake
 
 _COLUMNS = ("before", "after")
 
@@ -29,6 +39,12 @@ class Split:
     day: dt.date
     before: Fraction
     after: Fraction
+
+    def __str__(self) -> str:
+        """'split of VTBR on 2024-07-15, 5000 old shares for 1 new'."""
+        return (
+            f"split of {self.ticker} on {self.day}, {self.before} old shares for {self.after} new"
+        )
 
 
 @dataclass(frozen=True, order=True)
@@ -58,6 +74,52 @@ def read_splits(path: Path | None) -> tuple[Split, ...]:
         )
         for row in read_declared(path, "splits", _COLUMNS)
     )
+
+
+def splits_in_force(path: Path | None, lake: Lake) -> tuple[Split, ...]:
+    """All splits that count, sorted: the file's, and for tickers it does not name the sources'.
+
+    One file of a ticker's splits is the whole truth of that ticker: so a source that is wrong can
+    be contradicted, and a split that both declare on neighbouring days counts once. Raises
+    `SourceError` for a file that cannot be read.
+    """
+    declared = read_splits(path)
+    named = {item.ticker for item in declared}
+    heard = [item for item in _heard(lake).values() if item.ticker not in named]
+    return tuple(sorted([*declared, *heard]))
+
+
+def unheard(lake: Lake, declared: Mapping[str, Sequence[Split]]) -> dict[str, list[Split]]:
+    """Of what the sources declare (source -> splits), what the lake has not heard, or otherwise."""
+    if not any(declared.values()):
+        return {}
+    heard = _heard(lake)
+    new = {
+        source: [item for item in splits if heard.get((item.ticker, item.day)) != item]
+        for source, splits in declared.items()
+    }
+    return {source: splits for source, splits in new.items() if splits}
+
+
+def keep(lake: Lake, new: Mapping[str, Sequence[Split]], known_at: dt.datetime) -> None:
+    """Add what sources declared (source -> splits) to the table `splits`, heard at `known_at`."""
+    rows = [
+        (item.day, item.ticker, known_at, source, float(item.before), float(item.after))
+        for source, splits in new.items()
+        for item in splits
+    ]
+    lake.append("splits", pl.DataFrame(rows, schema=Splits.create_empty().schema, orient="row"))
+
+
+def _heard(lake: Lake) -> dict[tuple[str, dt.date], Split]:
+    """What the sources said last of each ticker and day."""
+    rows = lake.read("splits").sort("known_at")
+    return {
+        (row["ticker"], row["day"]): Split(
+            row["ticker"], row["day"], Fraction(row["before"]), Fraction(row["after"])
+        )
+        for row in rows.iter_rows(named=True)
+    }
 
 
 def split_factors(splits: tuple[Split, ...]) -> tuple[SplitFactor, ...]:

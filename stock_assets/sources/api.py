@@ -26,6 +26,7 @@ from stock_assets.sources.windows import Window, windows_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stock_assets.lake.splits import Split
     from stock_assets.settings import Instrument, Settings
     from stock_assets.slices import Slice
     from stock_assets.sources.http import Client
@@ -102,6 +103,10 @@ class ApiSource(ABC, Generic[Own]):
     @abstractmethod
     def probe(self, client: Client) -> str:
         """Ask for something small; how the API is, in words. Raises `SourceError`."""
+
+    def splits(self, instruments: Sequence[Instrument]) -> Sequence[Split]:  # noqa: ARG002
+        """None: unless the API tells them."""
+        return ()
 
     def settles_at(self, exchange: str, day: dt.date) -> dt.datetime:
         """From when on (UTC) the API's candles of a session are final."""

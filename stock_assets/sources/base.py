@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Sequence
 
+    from stock_assets.lake.splits import Split
     from stock_assets.settings import Instrument
     from stock_assets.slices import Slice
 
@@ -59,6 +60,13 @@ class Source(Protocol):
 
         The same rows whatever else is asked for along with them. Raises `SourceError` when the
         source cannot be read at all; a bad row is given like any other, with its `fault`.
+        """
+        ...
+
+    def splits(self, instruments: Sequence[Instrument]) -> Sequence[Split]:
+        """The splits of `instruments` that the source declares, of whichever days.
+
+        Only such as its candles have not been adjusted for. Raises `SourceError` like `fetch`.
         """
         ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -89,11 +90,13 @@ def _judged(
         )
         for source, instruments in sources.items()
     ]
+    splits = {source.name: source.splits(instruments) for source, instruments in sources.items()}
     if len(parts) == 1:
-        return parts[0]
+        return replace(parts[0], splits=splits)
     return Judged(
         candles=pl.concat([part.candles for part in parts]).sort(Candles.primary_key()),
         quarantine=pl.concat([part.quarantine for part in parts]).sort(Quarantine.primary_key()),
         held_back=sum(part.held_back for part in parts),
         revised=sum(part.revised for part in parts),
+        splits=splits,
     )

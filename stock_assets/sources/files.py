@@ -28,6 +28,7 @@ from stock_assets.sources.base import NUMBERS, RAW_SCHEMA, settles_with_session
 from stock_assets.sources.columns import Columns, find_columns, recognised
 from stock_assets.sources.inbox import Inbox, Place, reads_inbox
 from stock_assets.sources.intervals import interval_of, usual_distance
+from stock_assets.sources.names import NAME, OtherNames
 from stock_assets.sources.numerals import Numerals, is_missing, numerals_of, read_number
 from stock_assets.sources.rules import DAILY
 from stock_assets.sources.tables import (
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from stock_assets.lake.splits import Split
     from stock_assets.settings import FilesSettings, Instrument, Settings
 
 _log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class _File:
     table: Table
     columns: Columns
     ticker: str | None
-    """The ticker its name says; None when a column says it."""
+    """The ticker, or another name of one, that its name says; None when a column says it."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class FilesSource:
         self._first_day = settings.partitions.first_day
         self._instruments = {item.ticker: item for item in settings.universe if item.source == name}
         self._names = pl.Enum(list(self._instruments))  # a byte or so for each row, not a text
+        self._other_names = OtherNames.of(self._instruments.values())
         self._inbox = Inbox(settings.inbox_dir) if reads_inbox(settings, own) else None
         self._placed: dict[str, Place] = {}
 
@@ -119,7 +122,8 @@ class FilesSource:
         foreign: set[str] = set()
         known = self._inbox is not None  # there, who is a stranger is told when the file comes
         parts = []
-        for place in self._places(replace(area, tickers=tuple(wanted))):
+        names = (*wanted, *self._other_names.of_tickers(wanted))
+        for place in self._places(replace(area, tickers=names)):
             found = self._found(place, wanted, area)
             foreign |= found.strangers
             known = known or found.is_known
@@ -153,7 +157,7 @@ class FilesSource:
         nothing = RAW_SCHEMA.to_frame()
         if file.ticker is None and file.columns.ticker is None:
             return _Found(nothing, {stem(place.path)}, is_known=False)
-        if file.ticker is not None and file.ticker not in wanted:
+        if file.ticker is not None and not self._owners(file.ticker).intersection(wanted):
             return _Found(nothing, set(), is_known=True)
         keys, strangers = self._keys(file)
         self._warn_of_the_future(place.path, keys)
@@ -188,6 +192,10 @@ class FilesSource:
                 ahead.height,
                 ahead["day"].min(),
             )
+
+    def splits(self, instruments: Sequence[Instrument]) -> Sequence[Split]:  # noqa: ARG002
+        """None: files declare none."""
+        return ()
 
     def settles_at(self, exchange: str, day: dt.date) -> dt.datetime:
         """With the session: what lies here is taken for final then."""
@@ -248,7 +256,8 @@ class FilesSource:
 
     def files(self) -> list[Path]:
         """The files that it reads, in their order. Raises `SourceError` when there are none."""
-        everything = Slice(None, dt.date.max, tuple(self._instruments))
+        tickers = (*self._instruments, *self._other_names.of_tickers(self._instruments))
+        everything = Slice(None, dt.date.max, tickers)
         return [place.path for place in self._places(everything)]
 
     def _places(self, area: Slice) -> list[Place]:
@@ -273,6 +282,8 @@ class FilesSource:
     def reading(self) -> str:
         """Fingerprint of the settings by which rows get their cells."""
         said = self._own.model_dump_json(exclude={"path"})
+        if self._other_names:
+            said += repr(self._other_names)
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def _nothing_here(self) -> str:
@@ -305,26 +316,40 @@ class FilesSource:
         return sorted(found, key=lambda item: item.name)
 
     def _ticker_of(self, path: Path) -> str | None:
-        """The ticker of this source that a file's name says: SBER.csv, sber.csv, sber_1d.csv."""
+        """The ticker that a file's name says; the name itself where it was several tickers'."""
+        name = self._named(path)
+        owners = self._owners(name) if name else set()
+        return owners.pop() if len(owners) == 1 else name
+
+    def _named(self, path: Path) -> str | None:
+        """The ticker of this source, or the other name of one, that a file is called by.
+
+        SBER.csv, sber.csv, sber_1d.csv.
+        """
         name = stem(path)
-        if name in self._instruments:
+        names = [*self._instruments, *self._other_names.names]
+        if name in names:
             return name
-        folded = {ticker: ticker.casefold() for ticker in self._instruments}
+        folded = {ticker: ticker.casefold() for ticker in names}
         low = name.casefold()
         for matches in (
             [ticker for ticker, own in folded.items() if low == own],
-            [item for item in self._instruments if name.startswith((f"{item}_", f"{item}-"))],
+            [item for item in names if name.startswith((f"{item}_", f"{item}-"))],
             [ticker for ticker, own in folded.items() if low.startswith((f"{own}_", f"{own}-"))],
         ):
             if len(matches) == 1:
                 return matches[0]
         return None
 
+    def _owners(self, name: str) -> set[str]:
+        """The tickers to which rows under a name may belong."""
+        return {*self._other_names.owners(name), *({name} & self._instruments.keys())}
+
     def _open(self, path: Path, name: str) -> _File:
         label = f"source {self.name}: file {path}"
         table = open_table(path, label, lambda names: recognised(names, self._own))
         columns = find_columns(table.columns, self._own, self.name, label)
-        ticker = None if columns.ticker is not None else self._ticker_of(path)
+        ticker = None if columns.ticker is not None else self._named(path)
         return _File(name, table, columns, ticker)
 
     def _nothing_of_ours(self, foreign: set[str]) -> str:
@@ -343,12 +368,15 @@ class FilesSource:
         Also the tickers found that are not ours. Every row gets a cell (see `_filed`).
         """
         columns = file.columns
-        ticker, stranger = self._whose(file)
-        scan = file.table.scan().select(ROW, ticker.alias("ticker"), stranger, *columns.stamp)
+        name, ticker, stranger = self._whose(file)
+        called = [name.alias(NAME)] if self._other_names else []
+        own = (ticker.alias("ticker"), stranger, *called)
+        scan = file.table.scan().select(ROW, *own, *columns.stamp)
         read = file.table.collect(scan)
         strangers = set(read[_STRANGER].drop_nulls().unique())
         if strangers:
             read = read.filter(pl.col(_STRANGER).is_null())
+        named = read.select(ROW, NAME) if self._other_names else None
         read = read.drop(_STRANGER)
         if strangers and read["ticker"].null_count() == read.height:
             return self._no_keys(), strangers
@@ -366,16 +394,21 @@ class FilesSource:
             faults = faulty.join(text.select(ROW, said), on=ROW, how="left", maintain_order="left")
             fault = _key_fault(" and ".join(columns.stamp), unplaced).alias("fault")
             keys = keys.update(faults.select(ROW, fault), on=ROW)
-        return self._filed(keys), strangers
+        keys = self._filed(keys)
+        if named is not None:
+            keys = self._other_names.resolved(keys.join(named, on=ROW, maintain_order="left"))
+        return keys, strangers
 
-    def _whose(self, file: _File) -> tuple[pl.Expr, pl.Expr]:
-        """The ticker of each row, and what stands there where it is none of ours."""
+    def _whose(self, file: _File) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+        """What each row is called, its ticker, and the name again where it is none of ours."""
         if file.columns.ticker is None:
-            return pl.lit(file.ticker, self._names), pl.lit(None, pl.String).alias(_STRANGER)
-        text = pl.col(file.columns.ticker).cast(pl.String).str.strip_chars()
-        ticker = text.cast(self._names, strict=False)
-        is_strange = (text != "") & ticker.is_null()
-        return ticker, pl.when(is_strange).then(text).alias(_STRANGER)
+            assert file.ticker is not None
+            name = pl.lit(file.ticker, pl.String)
+        else:
+            name = pl.col(file.columns.ticker).cast(pl.String).str.strip_chars()
+        ticker = self._other_names.usual(name).cast(self._names, strict=False)
+        is_strange = (name != "") & ticker.is_null()
+        return name, ticker, pl.when(is_strange).then(name).alias(_STRANGER)
 
     def _no_keys(self) -> pl.DataFrame:
         names = ("day", "interval", "start", "fault")

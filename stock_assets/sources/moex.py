@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stock_assets.lake.splits import Split
-    from stock_assets.settings import Settings
+    from stock_assets.settings import Instrument, Settings
     from stock_assets.sources.http import Answer
     from stock_assets.sources.moex_boards import Span
     from stock_assets.sources.windows import Window
@@ -54,6 +54,16 @@ class MoexSource(ApiSource[MoexSettings]):
     def settles_at(self, exchange: str, day: dt.date) -> dt.datetime:
         """After the evening session: a day's candle goes on until its end."""
         return evening_of_moscow(exchange, day)
+
+    def splits(self, instruments: Sequence[Instrument]) -> Sequence[Split]:
+        """What ISS declares after the source's `begin`, where candles are taken as traded."""
+        if not self.own.as_traded:
+            return ()
+        with self.connect() as client:
+            client.finish_by = self.finish_by
+            found = self.reference.splits(client, instruments)
+        begin = self.own.begin or dt.date.min
+        return [item for item in found if item.day > begin]
 
     def connect(self) -> Client:
         """Connections to ISS."""

@@ -102,7 +102,16 @@ class Reference:
             path = "/statistics/engines/stock/splits.json"
             reader = wants("splits", *moex_splits.COLUMNS, make=moex_splits.declared)
             found: dict[str, list[Split]] = defaultdict(list)
-            for split in self.get(client, path, reader, {}):
+            try:
+                declared = self.get(client, path, reader, {})
+            except SourceError as error:
+                message = (
+                    f"{error}; without ISS's splits its candles cannot be brought back to what was "
+                    f"traded: to take them as they are, set [sources.{self._source}] as_traded = "
+                    "false"
+                )
+                raise SourceError(message) from error
+            for split in declared:
                 found[split.ticker].append(split)
             return found
 

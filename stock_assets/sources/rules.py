@@ -11,7 +11,7 @@ Every row is counted exactly once: rows of the slice = candles + quarantine + he
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import dataframely as dy
@@ -29,8 +29,9 @@ from stock_assets.sources.base import (
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from stock_assets.lake.splits import Split
     from stock_assets.settings import Instrument
     from stock_assets.slices import Slice
 
@@ -54,6 +55,8 @@ class Judged:
     """Rows of sessions that are not over yet: stored nowhere, the next fetch brings them."""
     revised: int = 0
     """Rows that another file of the inbox has the word for: stored nowhere, their file is kept."""
+    splits: Mapping[str, Sequence[Split]] = field(default_factory=dict)
+    """What each source declares of its instruments, of whichever days."""
 
 
 class _Positioned(Candles):

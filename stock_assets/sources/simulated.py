@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stock_assets.lake.splits import Split
     from stock_assets.settings import Instrument, SimulatedSettings
     from stock_assets.slices import Slice
 
@@ -97,6 +98,10 @@ class SimulatedSource:
         factor = self._factor((area.last_date - self._own.begin).days + 1)
         frames = [self._candles(item, factor, first, area.last_date) for item in instruments]
         return pl.concat([RAW_SCHEMA.to_frame(), *frames])
+
+    def splits(self, instruments: Sequence[Instrument]) -> Sequence[Split]:  # noqa: ARG002
+        """None: nothing is split here."""
+        return ()
 
     def settles_at(self, exchange: str, day: dt.date) -> dt.datetime:
         """With the session: what lies here is taken for final then."""

@@ -67,11 +67,18 @@ class Market:
     def run(
         self, first: dt.date, last: dt.date, *assets: str, tags: dict[str, str] | None = None
     ) -> None:
-        """Materialize the whole universe from `first` to `last` in this process."""
+        """Materialize the whole universe from `first` to `last` in this process.
+
+        Without pictures and pages, half of the work: tests/drift and tests/ui are about those.
+        """
         grid = Grid.of(self.settings)
         area = grid.slice(first, last, self.settings.tickers)
         # The home is in the environment; the tests after this one must not see it.
-        with mock.patch.dict(os.environ):
+        with (
+            mock.patch.dict(os.environ),
+            mock.patch("stock_assets.drift.reports.write_report"),
+            mock.patch("stock_assets.assets.modelling.fan_picture", return_value=b""),
+        ):
             prepare_home(self.settings, self.settings_file)
             with open_instance() as instance:
                 definitions = build_definitions(self.settings)
