@@ -1,7 +1,7 @@
 """Opening CSV and Parquet files: what form a file has, and a lazy scan of its rows as they are.
 
-Separators, quotes, byte order marks, compression and broken files are dealt with here; which
-column means what is in `columns.py`, what the rows mean in `files.py`.
+Separators, quotes, byte order marks, compression, headers of several lines and broken files are
+dealt with here; which column means what is in `columns.py`, what the rows mean in `files.py`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,23 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A header of three lines, as pandas writes what yfinance downloads.
+
+    One names the values (Close, High, ...), one the ticker of each, the third the index: Date.
+    """
+
+    width: int
+    """Fields of a line."""
+    tickers: tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
+    """Each ticker with the names of its values and the places of their fields."""
+
+
+TICKER = "Ticker"
+"""What the column of tickers is called that stood beside each other."""
+
+
+@dataclass(frozen=True)
 class Table:
     """One file that can be scanned: its columns as they are called there, and its form."""
 
@@ -43,6 +60,8 @@ class Table:
     separator: str | None = None
     """Of a CSV; None for Parquet."""
     quoted: bool = False
+    beside: Beside | None = None
+    """Of a CSV that has its tickers beside each other: `columns` are then those of one ticker."""
 
     @property
     def is_text(self) -> bool:
@@ -54,6 +73,8 @@ class Table:
         if self.separator is None:
             frame = pl.scan_parquet(self.path, row_index_name=ROW, row_index_offset=1, glob=False)
             return frame.with_columns(pl.col(ROW).cast(pl.Int64))
+        if self.beside is not None:
+            return _scan_beside(self, self.beside)
         extra = [SURPLUS, *(f"{SURPLUS}{number}" for number in range(2, surplus + 1))]
         frame = _scan_csv(
             self.path,
@@ -118,6 +139,11 @@ def open_table(path: Path, label: str, recognised: Callable[[list[str]], int]) -
         key=lambda mark: (recognised(fields := _split(first_line, mark)), len(fields)),
     )
     quoted = _is_quoted(head)
+    beside = _beside(head, separator, recognised)
+    if beside is not None:
+        index, found = beside
+        values = dict.fromkeys(name for _, own in found.tickers for name, _ in own)
+        return Table(path, label, (index, TICKER, *values), separator, quoted, found)
     try:
         header = _scan_csv(path, separator, quoted=quoted, infer_schema=False, n_rows=0)
         return Table(path, label, tuple(header.collect_schema().names()), separator, quoted)
@@ -148,6 +174,71 @@ def _scan_csv(path: Path, separator: str, *, quoted: bool, **options: object) ->
         glob=False,  # a name may hold * and [
         **options,  # type: ignore[arg-type]
     )
+
+
+_HEADER_LINES = 3
+
+
+def _beside(
+    head: bytes, separator: str, recognised: Callable[[list[str]], int]
+) -> tuple[str, Beside] | None:
+    """The index's name and the header of a file that has tickers beside each other, else None."""
+    lines = head.decode("utf-8-sig", errors="replace").splitlines()[:_HEADER_LINES]
+    if len(lines) < _HEADER_LINES:
+        return None
+    fields = [[text.strip() for text in _split(line, separator)] for line in lines if line.strip()]
+    if len({len(line) for line in fields}) != 1 or len(fields) < _HEADER_LINES:
+        return None
+    index = fields[2][0]
+    if not index or any(fields[2][1:]) or not all(fields[0][1:]) or not all(fields[1][1:]):
+        return None
+    values, tickers = fields[:2]
+    if recognised(tickers[1:]) > recognised(values[1:]):  # yfinance's group_by="ticker"
+        values, tickers = tickers, values
+    if not recognised(values[1:]):
+        return None
+    own: dict[str, dict[str, int]] = {}
+    for place, (ticker, value) in enumerate(zip(tickers[1:], values[1:], strict=True), start=1):
+        own.setdefault(ticker, {})[value] = place
+    found = tuple((ticker, tuple(places.items())) for ticker, places in own.items())
+    return index, Beside(len(values), found)
+
+
+def _scan_beside(table: Table, beside: Beside) -> pl.LazyFrame:
+    """The rows of each ticker below each other; a ticker without any value on a line has none.
+
+    Rows are numbered line by line, and on a line as tickers stand.
+    """
+    assert table.separator is not None
+    index, _, *values = table.columns
+    lines = _scan_csv(
+        table.path,
+        table.separator,
+        quoted=table.quoted,
+        schema={str(place): pl.String() for place in range(beside.width)},
+        missing_columns="insert",
+        has_header=False,
+        skip_rows=_HEADER_LINES,
+        row_index_name=ROW,
+    )
+    count = len(beside.tickers)
+    parts = []
+    for place, (ticker, own) in enumerate(beside.tickers):
+        fields = dict(own)
+        nothing = pl.lit(None, pl.String)
+        columns = [
+            (pl.col(str(fields[name])) if name in fields else nothing).alias(name)
+            for name in values
+        ]
+        rows = lines.select(
+            (pl.col(ROW).cast(pl.Int64) * count + place + 1).alias(ROW),
+            pl.col("0").alias(index),
+            pl.lit(ticker).alias(TICKER),
+            *columns,
+            nothing.alias(SURPLUS),
+        )
+        parts.append(rows.filter(pl.any_horizontal(pl.col(*values).is_not_null())))
+    return pl.concat(parts).sort(ROW)
 
 
 def _parquet_columns(path: Path) -> list[str]:

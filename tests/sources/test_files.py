@@ -63,6 +63,57 @@ def test_adj_close_alone_is_no_close(tmp_path: Path, files_settings: Build) -> N
         fetch(files_settings(tmp_path, "AAPL"))
 
 
+BY_VALUE = """\
+Price,Close,Close,High,High,Low,Low,Open,Open,Volume,Volume
+Ticker,AAPL,MSFT,AAPL,MSFT,AAPL,MSFT,AAPL,MSFT,AAPL,MSFT
+Date,,,,,,,,,,
+2018-01-03,11.0,21.0,12.0,22.0,9.0,19.0,10.0,20.0,100,200
+2018-01-04,,21.5,,22.0,,19.0,,20.0,,300
+2018-01-05,12.0,x,12.5,22.0,9.0,19.0,10.0,20.0,400,500
+"""
+BY_TICKER = """\
+Ticker,MSFT,MSFT,MSFT,MSFT,MSFT,AAPL,AAPL,AAPL,AAPL,AAPL
+Price,Open,High,Low,Close,Volume,Open,High,Low,Close,Volume
+Date,,,,,,,,,,
+2018-01-03,20.0,22.0,19.0,21.0,200,10.0,12.0,9.0,11.0,100
+2018-01-04,20.0,22.0,19.0,21.5,300,,,,,
+2018-01-05,20.0,22.0,19.0,x,500,10.0,12.5,9.0,12.0,400
+"""
+
+
+@pytest.mark.parametrize("content", [BY_VALUE, BY_TICKER], ids=["by value", "by ticker"])
+def test_tickers_beside_each_other_as_yfinance_leaves_them(
+    tmp_path: Path, files_settings: Build, content: str
+) -> None:
+    (tmp_path / "download.csv").write_text(content)
+    config = files_settings(tmp_path, "AAPL", "MSFT", exchange="XNYS")
+    found = fetch(config)
+    assert found.candles.sort("ticker", "day").select("ticker", "day", "close").rows() == [
+        ("AAPL", dt.date(2018, 1, 3), 11.0),
+        ("AAPL", dt.date(2018, 1, 5), 12.0),
+        ("MSFT", dt.date(2018, 1, 3), 21.0),
+        ("MSFT", dt.date(2018, 1, 4), 21.5),
+    ]
+    assert found.candles["volume"].sum() == 1000
+    assert found.quarantine.select("ticker", "day", "reason").rows() == [
+        ("MSFT", dt.date(2018, 1, 5), "close 'x' is not a number")
+    ]
+    assert json.loads(found.quarantine["raw"][0])["High"] == "22.0"
+    alone = fetch(config, dt.date(2018, 1, 4), dt.date(2018, 1, 4))
+    assert alone.candles["close"].to_list() == [21.5]
+
+
+def test_one_ticker_as_yfinance_leaves_it_needs_no_name_of_the_file(
+    tmp_path: Path, files_settings: Build
+) -> None:
+    (tmp_path / "prices.csv").write_text(
+        "Price,Close,High,Low,Open,Volume\nTicker,AAPL,AAPL,AAPL,AAPL,AAPL\nDate,,,,,\n"
+        "2018-01-03,11.0,12.0,9.0,10.0,100\n"
+    )
+    found = fetch(files_settings(tmp_path, "AAPL", exchange="XNYS"))
+    assert found.candles.select("ticker", "close", "volume").rows() == [("AAPL", 11.0, 100.0)]
+
+
 def test_finam_is_read_as_it_comes(tmp_path: Path, files_settings: Build) -> None:
     (tmp_path / "SBER_180103_180103.txt").write_bytes(
         b"<TICKER>;<PER>;<DATE>;<TIME>;<OPEN>;<HIGH>;<LOW>;<CLOSE>;<VOL>\r\n"
