@@ -89,6 +89,7 @@ def test_gold_is_forecast_and_scored_and_an_unpublished_day_is_named(
     made = tables(tmp_path)
     assert dict(made["candles"].select("day", "close").iter_rows()) == gold
     assert made["quarantine"].is_empty()
+    assert made["candles"]["volume"].null_count() == len(gold)
     assert made["bars"].height == len(gold)
 
     sessions = list(get_calendar(CBR).between(FIRST, LAST))
@@ -96,7 +97,11 @@ def test_gold_is_forecast_and_scored_and_an_unpublished_day_is_named(
     forecasts = made["forecasts"]
     assert forecasts["ticker"].unique().to_list() == ["GOLD"]
     assert forecasts["day"].unique().sort().to_list() == published
-    assert set(forecasts["horizon"]) == {1, 2, 3, 4, 5}
+    assert forecasts.height == 5 * len(published)
+    assert (forecasts["sigma"] > 0).all()
+    # Rates are effective the day after a working day: Tuesday to Saturday, rarely Sunday.
+    assert 1 not in set(forecasts["target_day"].dt.weekday())
+    assert (forecasts["target_day"].dt.weekday() == 6).any()
     scored = made["scores"].filter(ticker="GOLD")
     assert LAST in scored["day"].to_list()
     assert made["models"]["day"].sort().to_list() == sessions

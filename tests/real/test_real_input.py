@@ -151,21 +151,3 @@ def test_five_minute_candles_become_the_daily_bars(
     same = (both["raw_high"] / both["daily_high"] - 1).abs() < 1e-9
     assert same.mean() >= 0.98
     assert minutes.table("forecasts").height > 0
-
-
-def test_gold_of_a_central_bank_is_forecast_like_the_rest(
-    lakehouse: Callable[..., Lakehouse],
-) -> None:
-    gold = lakehouse("gold_cbr_daily.parquet", "2024-11-01", "CBR")
-    gold.run("2024-11-01", "2025-02-01")
-    gold.assert_nothing_lost("2025-02-01")
-    assert gold.table("quarantine").is_empty()
-    assert gold.table("candles")["volume"].null_count() == gold.table("candles").height
-    forecasts = gold.table("forecasts")
-    cells = gold.table("bars").filter(pl.col("day") >= dt.date(2024, 11, 1)).height
-    assert forecasts.height == 5 * cells
-    assert (forecasts["sigma"] > 0).all()
-    # Rates are effective the day after a working day: Tuesday to Saturday, rarely Sunday.
-    assert 1 not in set(forecasts["target_day"].dt.weekday())
-    assert (forecasts["target_day"].dt.weekday() == 6).any()
-    assert gold.summary().total.forecasts > 0

@@ -23,6 +23,8 @@ from stock_assets.slices import Slice
 from stock_assets.sources.fetching import fetch_slice, fetched_slice
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import polars as pl
 
     from stock_assets.settings import Settings
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 TICKERS = ("AFLT", "GAZP", "LKOH", "NVTK", "SBER")
-FIRST, LAST = dt.date(2022, 4, 1), dt.date(2024, 3, 29)
+BEGIN, FIRST, LAST = dt.date(2015, 4, 1), dt.date(2022, 4, 1), dt.date(2024, 3, 29)
 DAYS = get_calendar("XMOS").between(FIRST, LAST)
 AREA = Slice(FIRST, LAST, TICKERS)
 
@@ -44,18 +46,20 @@ with fetched_slice(settings(Path(sys.argv[1]), sys.argv[2], rate=15.0), AREA):
 """
 
 
-def rows_of(place: int) -> list[Row]:
+def rows_of(place: int, days: Sequence[dt.date] = DAYS) -> list[Row]:
     """A candle a day, of ten minutes, other ones for each ticker."""
     return [
         candle(f"{day} 1{place}:00:00", 100.0 * place + number + 10, minutes=10)
-        for number, day in enumerate(DAYS)
+        for number, day in enumerate(days)
     ]
 
 
-def market() -> Iss:
+def market(days: Sequence[dt.date] = DAYS) -> Iss:
     return Iss(
         {
-            ticker: [Listing("TQBR", {10: rows_of(place)}, is_primary=1, history_from="2013-03-25")]
+            ticker: [
+                Listing("TQBR", {10: rows_of(place, days)}, is_primary=1, history_from="2013-03-25")
+            ]
             for place, ticker in enumerate(TICKERS)
         }
     )
@@ -78,16 +82,18 @@ WANTED = {ticker: [row[1] for row in rows_of(place)] for place, ticker in enumer
 
 
 def test_a_storm_of_faults_leaves_the_candles_as_they_are(tmp_path: Path) -> None:
-    with market().serve() as server:
-        # No request has bad luck twenty times in a row: 0.4^20 is 1e-8.
-        server.fail_at_random(0.4, *EACH_FAULT)
-        found = fetch_slice(settings(tmp_path, server.url), AREA)
-        assert len(server.seen) > 200
+    days = get_calendar("XMOS").between(BEGIN, LAST)
+    with market(days).serve() as server:
+        # That a request has bad luck twenty times in a row: 0.5^20 is 1e-6.
+        server.fail_at_random(0.5, *EACH_FAULT)
+        found = fetch_slice(settings(tmp_path, server.url), Slice(BEGIN, LAST, TICKERS))
+        assert len(server.seen) > 1000
         faults = {item.fault for item in server.seen}
         assert server.busiest(2.0) <= 140, "100, and what a busy machine bunches"
     assert faults == {"", *(fault.kind for fault in EACH_FAULT)}
     assert found.quarantine.is_empty()
-    assert closes(found.candles) == WANTED
+    wanted = {name: [row[1] for row in rows_of(at, days)] for at, name in enumerate(TICKERS)}
+    assert closes(found.candles) == wanted
 
 
 def test_a_storm_that_does_not_pass_is_an_error_that_names_tickers(tmp_path: Path) -> None:

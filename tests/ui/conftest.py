@@ -148,15 +148,29 @@ class Server:
         return {event["partition"] for event in events}
 
 
+_IMPATIENT = """
+import sys
+if "dagster._daemon" in sys.orig_argv:
+    import dagster._daemon.controller
+    dagster._daemon.controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 2
+"""
+"""What each Python process of a server runs first: Dagster's daemon looks at backfills every 30
+seconds, and tests of them would do little but wait for that."""
+
+
 @contextmanager
 def running_server(settings_file: Path) -> Iterator[Server]:
     """`stock-assets dev` on the lake of these settings, its automation switched off."""
     log = settings_file.with_name("server.log")
     program = str(Path(sys.executable).with_name("stock-assets"))
+    patch = settings_file.with_name("patch")
+    patch.mkdir()
+    (patch / "sitecustomize.py").write_text(_IMPATIENT)
+    path = os.pathsep.join([str(patch), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log.open("wb") as output:
         process = subprocess.Popen(
             [program, "dev", "--settings", str(settings_file)],
-            env=clean_environment(),
+            env={**clean_environment(), "PYTHONPATH": path},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
