@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 TICKERS = ("AFLT", "GAZP", "LKOH", "NVTK", "SBER")
-BEGIN, FIRST, LAST = dt.date(2015, 4, 1), dt.date(2022, 4, 1), dt.date(2024, 3, 29)
+BEGIN, FIRST, LAST = dt.date(2014, 1, 6), dt.date(2022, 4, 1), dt.date(2024, 3, 29)
 DAYS = get_calendar("XMOS").between(FIRST, LAST)
 AREA = Slice(FIRST, LAST, TICKERS)
 
@@ -84,8 +84,8 @@ WANTED = {ticker: [row[1] for row in rows_of(place)] for place, ticker in enumer
 def test_a_storm_of_faults_leaves_the_candles_as_they_are(tmp_path: Path) -> None:
     days = get_calendar("XMOS").between(BEGIN, LAST)
     with market(days).serve() as server:
-        # That a request has bad luck twenty times in a row: 0.5^20 is 1e-6.
-        server.fail_at_random(0.5, *EACH_FAULT)
+        # That a request has bad luck twenty times in a row: 0.4^20 is 1e-8.
+        server.fail_at_random(0.4, *EACH_FAULT)
         found = fetch_slice(settings(tmp_path, server.url), Slice(BEGIN, LAST, TICKERS))
         assert len(server.seen) > 1000
         faults = {item.fault for item in server.seen}
