@@ -315,7 +315,7 @@ def _staleness(
 def _splits_since(settings: Settings, ticker: str, day: dt.date, now: dt.datetime) -> list[str]:
     """Splits after the forecast's day: its prices, and the levels asked for, are older shares'."""
     found = []
-    for split in splits_in_force(settings.lake.splits, Lake(settings.lake_dir)):
+    for split in splits_in_force(settings, Lake(settings.lake_dir)):
         if split.ticker != ticker or not day < split.day <= now.date():
             continue
         factor = float(split.before / split.after)

@@ -368,6 +368,8 @@ def _explain(file: Path, error: ValidationError) -> str:
         key = ".".join(str(part) for part in item["loc"]) or "settings"
         given = item.get("input")
         shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+        if item["type"] == "extra_forbidden" or "token" in key.lower():
+            shown = ""  # it may be a secret that stands in the wrong place
         advice = {
             "missing": "is missing; add it",
             "extra_forbidden": "is not a setting; remove it or mend its spelling",

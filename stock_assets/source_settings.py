@@ -17,6 +17,7 @@ from stock_assets.calendars import CBR, WEEKDAYS, get_calendar
 from stock_assets.errors import SettingsError
 
 _TICKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=^&-]{0,31}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 Interval = Literal["1m", "2m", "5m", "10m", "15m", "30m", "1h", "4h", "1d"]
 
@@ -160,10 +161,11 @@ class FilesSettings(SourceSection):
 class ApiSection(SourceSection):
     """What every market-data API has in common (sources/http.py does what these say)."""
 
+    base_url: str
     interval: Interval = "1d"
     begin: dt.date | None = None
     """Nothing older is fetched; None: all that the source has."""
-    requests_per_second: float = Field(default=4.0, gt=0, le=50)
+    requests_per_second: float = Field(default=4.0, ge=0.05, le=50)
     """To the whole host, by all runs of this lake together."""
     connections: int = Field(default=4, ge=1, le=32)
     """Requests under way at once."""
@@ -199,9 +201,22 @@ class TInvestSettings(ApiSection):
     """Board of symbols that say none: SBER_TQBR, a FIGI or a uid say their own."""
     token_variable: str = "TINVEST_TOKEN"  # noqa: S105 - its name, not the token
     """Name of the environment variable that holds the token."""
+
+    @field_validator("token_variable")
+    @classmethod
+    def _name_of_a_variable(cls, value: str) -> str:
+        if not _VARIABLE.fullmatch(value):
+            # Never what was given: it may be the token itself.
+            message = (
+                "must be the name of an environment variable, such as TINVEST_TOKEN; the token "
+                "itself belongs into that variable"
+            )
+            raise ValueError(message)
+        return value
+
     ca_bundle: Path | None = None
     """PEM file of certificate authorities to trust beside the usual ones; relative to this file."""
-    requests_per_second: float = Field(default=8.0, gt=0, le=50)
+    requests_per_second: float = Field(default=8.0, ge=0.05, le=50)
 
 
 class CbrSettings(ApiSection):
@@ -210,7 +225,7 @@ class CbrSettings(ApiSection):
     kind: Literal["cbr"]
     base_url: str = "https://www.cbr.ru"
     interval: Literal["1d"] = "1d"
-    requests_per_second: float = Field(default=2.0, gt=0, le=50)
+    requests_per_second: float = Field(default=2.0, ge=0.05, le=50)
     connections: int = Field(default=1, ge=1, le=32)
 
 

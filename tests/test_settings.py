@@ -241,3 +241,33 @@ def test_a_mistyped_section_of_the_environment_is_refused(
     monkeypatch.setenv("STOCK_ASSETS_LAK__PATH", "elsewhere")
     with pytest.raises(SettingsError, match=r"STOCK_ASSETS_LAK__PATH.*'lake'"):
         load_settings()
+
+
+SECRET = "t.abcdefghijklmnop-SECRET"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (f'token = "{SECRET}"', "token: is not a setting"),
+        (f'token_variable = "{SECRET}"', "must be the name of an environment variable"),
+    ],
+)
+def test_a_token_in_the_wrong_place_is_not_repeated(tmp_path: Path, line: str, said: str) -> None:
+    file = tmp_path / "market.toml"
+    file.write_text(f'[sources.tinvest]\nkind = "tinvest"\n{line}\n')
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file)
+    assert said in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_token_as_a_variable_of_the_settings_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOCK_ASSETS_SOURCES__TINVEST__TOKEN", SECRET)
+    file = tmp_path / "market.toml"
+    file.write_text('[sources.tinvest]\nkind = "tinvest"\n')
+    with pytest.raises(SettingsError, match="is not a setting") as caught:
+        load_settings(file)
+    assert "SECRET" not in str(caught.value)

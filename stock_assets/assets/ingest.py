@@ -78,19 +78,11 @@ def _hear_of_splits(
     declared: Mapping[str, Sequence[Split]],
     area: Slice,
 ) -> None:
-    """Keep what the sources declare; tell of what comes too late for bars that are there."""
-    new = unheard(lake, declared)
+    """Keep what the sources declare of the slice's tickers."""
+    new = unheard(lake, declared, area.tickers)
     if not new:
         return
     keep(lake, new, dt.datetime.now(tz=dt.UTC))
     for source, splits in new.items():
         for item in splits:
             context.log.info("source %s declares: %s", source, item)
-            if area.first_date is None or item.day >= area.first_date:
-                continue
-            between = Slice(item.day, area.first_date - dt.timedelta(1), (item.ticker,))
-            if lake.read("bars", between, columns=["day"]).height:
-                context.log.warning(
-                    "%s was not known before: bars from %s up to this run's days are without it; "
-                    "run everything from %s on again", item, item.day, item.day,
-                )  # fmt: skip

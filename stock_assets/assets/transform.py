@@ -3,6 +3,7 @@
 The SQL is in `dbt/models`; how dbt gets the slice and stores what it makes is in `lake/dbt_*.py`.
 """
 
+import datetime as dt
 import functools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,9 +15,12 @@ from dagster_dbt import DagsterDbtTranslator, DbtProject, build_dbt_asset_specs
 from stock_assets.assets.checks import table_check_results, table_check_specs
 from stock_assets.assets.common import BACKFILL, GROUPS, report, slice_of, spec
 from stock_assets.assets.lake_resource import LakeResource
+from stock_assets.errors import LakeError
+from stock_assets.lake.actions import otherwise_adjusted
 from stock_assets.lake.dbt_command import NodeResult, build
 from stock_assets.lake.dbt_project import ensure_manifest
-from stock_assets.lake.dbt_request import build_request
+from stock_assets.lake.dbt_request import DbtRequest, build_request
+from stock_assets.lake.store import Lake
 from stock_assets.lake.views import rows
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
@@ -24,6 +28,8 @@ from stock_assets.slices import Slice
 
 _RUN = "run"
 """dbt source of relations that describe a run (its slice, sessions, splits): no assets."""
+_BARS_BEFORE = dt.timedelta(days=60)
+"""More than the 30 sessions in which a bar has its previous one."""
 
 
 class GraphTranslator(DagsterDbtTranslator):
@@ -125,6 +131,7 @@ def _built(  # noqa: PLR0913, PLR0917
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Build these models and run these tests; yield all that ended before an error is raised."""
     request = build_request(settings, area, run_id=context.run.run_id)
+    _refuse_false_returns(request, lake.lake, area)
     try:
         outcome = build(request, sorted({*assets, *tests}))
     except KeyboardInterrupt as interrupt:
@@ -138,6 +145,21 @@ def _built(  # noqa: PLR0913, PLR0917
             yield dg.MaterializeResult(result.name)
     if outcome.error is not None:
         raise outcome.error
+
+
+def _refuse_false_returns(request: DbtRequest, lake: Lake, area: Slice) -> None:
+    """A bar is compared with the one before it: both must be adjusted by the same declarations."""
+    if area.first_date is None:
+        return
+    since, until = area.first_date - _BARS_BEFORE, area.first_date - dt.timedelta(1)
+    if otherwise_adjusted(request, lake, since, until):
+        found = otherwise_adjusted(request, lake, None, until)
+        first = min(found.values())
+        raise LakeError(
+            f"splits or dividends of {', '.join(found)} were declared, or mended, after bars were "
+            f"made: those from {first} to {until} are without them, and the next one would jump. "
+            f"Run everything from {first} on again, as the evening's schedule does by itself"
+        )
 
 
 def _report(

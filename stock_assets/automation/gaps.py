@@ -156,7 +156,7 @@ def due(  # noqa: PLR0913
         if held.newest_forecast is not None and held.newest_forecast < sessions[0]:
             # Off for longer than is looked back: all since then is missing.
             first = min(first, *calendar.after(held.newest_forecast, 1))
-        sessions = calendar.between(min(first, sessions[0]), sessions[-1])
+        sessions = calendar.between(min(first, earliest, sessions[0]), sessions[-1])
         new = set(calendar.between(first, last)) if touched else new
         fresh = set(calendar.between(min(first, earliest), last))
     again = (held.without_scores - settled).union(

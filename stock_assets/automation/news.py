@@ -9,14 +9,14 @@ of it is in `gaps.py`.
 import datetime as dt
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from stock_assets.automation.downstream import Cell
 from stock_assets.automation.gaps import Held
-from stock_assets.lake.splits import unheard
+from stock_assets.lake.splits import Split, unheard
 from stock_assets.lake.store import Lake
 from stock_assets.settings import Settings
 from stock_assets.slices import Slice
@@ -47,11 +47,13 @@ class News:
     arrived: frozenset[Cell]
     """Missing cells of which the sources have rows by now; rows that would be set aside count."""
     revised: frozenset[Cell]
-    """Cells whose rows differ from the lake's, or that a split unknown to it begins with."""
+    """Cells whose rows differ from the lake's."""
     withdrawn: frozenset[Cell]
     """Cells with candles in the lake of which the sources have nothing any more."""
     unasked: frozenset[str]
     """Tickers that this look had no time for."""
+    splits: Mapping[str, Sequence[Split]]
+    """What the sources say of splits and the lake has not heard (`lake.splits.unheard`)."""
 
 
 def look_for_news(settings: Settings, lake: Lake, held: Held, now: dt.datetime, turn: int) -> News:
@@ -69,6 +71,7 @@ def look_for_news(settings: Settings, lake: Lake, held: Held, now: dt.datetime, 
     arrived: set[Cell] = set()
     revised: set[Cell] = set()
     withdrawn: set[Cell] = set()
+    declared: dict[str, list[Split]] = {}
     for first, tickers in _questions(settings, {name: wanted[name] for name in chosen}).items():
         area = Slice(first, held.sessions[-1], tickers)
         found = fetch_slice(settings, area, now=now, finish_by=finish_by)
@@ -77,14 +80,14 @@ def look_for_news(settings: Settings, lake: Lake, held: Held, now: dt.datetime, 
         arrived |= held.missing & (candles | (refused - held.set_aside))
         withdrawn |= (own & held.candles) - candles - refused
         revised |= own & _differing(lake, area, found) & (candles | refused)
-        # A split that the lake has not heard of changes its day's bar, and what comes after.
-        new = [item for splits in unheard(lake, found.splits).values() for item in splits]
-        revised |= held.candles & {(item.day, item.ticker) for item in new}
+        for source, splits in unheard(lake, found.splits, tickers).items():
+            declared.setdefault(source, []).extend(splits)
     return News(
         frozenset(arrived),
         frozenset(revised - arrived),
         frozenset(withdrawn),
         frozenset(wanted.keys() - chosen),
+        declared,
     )
 
 

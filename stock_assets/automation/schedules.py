@@ -19,6 +19,8 @@ from stock_assets.automation.jobs import Jobs, makes, slice_of_run, unfinished_r
 from stock_assets.automation.news import News, look_for_news, turn_of
 from stock_assets.calendars import Calendar, get_calendar
 from stock_assets.errors import SliceError
+from stock_assets.lake.actions import otherwise_adjusted
+from stock_assets.lake.dbt_request import build_request
 from stock_assets.lake.store import Lake
 from stock_assets.partitions import Grid, day_clock
 from stock_assets.settings import Settings
@@ -130,10 +132,14 @@ def look(  # noqa: PLR0913
     # Nobody knows yet what is missing of those that there was no time for.
     missing = frozenset(cell for cell in held.missing if cell[1] not in news.unasked)
     held = replace(held, missing=missing)
+    # What was declared of shares since bars were made changes them from its day on.
+    request = build_request(settings, Slice(day, day, tuple(tickers)), news=news.splits)
+    adjusted = otherwise_adjusted(request, lake, None, day)
+    revised = news.revised | {(max(since, days[0]), name) for name, since in adjusted.items()}
     asks = due(
         held,
         news.arrived,
-        news.revised,
+        revised,
         _outcomes(instance, exchange, tickers, grid),
         calendar,
         on_time=now < opened + LOOKS[1],

@@ -17,6 +17,7 @@ from stock_assets.lake.daily import CANDLE_COLUMNS, daily
 from stock_assets.lake.dividends import dividend_factors
 from stock_assets.lake.store import YEAR, dataset
 from stock_assets.lake.undeclared import PREVIOUS_SESSIONS, suspected_splits
+from stock_assets.slices import Slice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _DIVIDENDS = {"ticker": pl.String, "day": pl.Date, "amount": pl.Float64, "since": pl.Date}
 _FACTORS = {"ticker": pl.String, "day": pl.Date, "factor": pl.Float64}
 _PRICES = ("open", "high", "low", "close")
+_SAME = 1e-9
+"""Relative: factors no further apart are one."""
 
 
 def split_rows(request: DbtRequest) -> pl.DataFrame:
@@ -125,6 +128,36 @@ def _adjusted(traded: pl.DataFrame, splits: pl.DataFrame, dividends: pl.DataFram
         *(pl.col(name) * pl.col("split") * pl.col("dividend") for name in _PRICES),
         pl.col("volume") / pl.col("split"),
     ).drop("split", "dividend")
+
+
+def otherwise_adjusted(
+    request: DbtRequest, lake: Lake, first: dt.date | None, last: dt.date
+) -> dict[str, dt.date]:
+    """Of each ticker whose bars are not adjusted as the request says: the first such day.
+
+    Bars from `first` (the beginning without one) to `last` are compared. They are so where
+    something was declared, or a close before an ex-date revised, after they were made.
+    """
+    area = Slice(first, last, tuple(item.ticker for item in request.tickers))
+    columns = ["day", "ticker", "split_factor", "dividend_factor"]
+    bars = lake.read("bars", area, columns=columns)
+    if bars.is_empty():
+        return {}
+    factors = {
+        "split": split_rows(request),
+        "dividend": dividend_rows(request, prices_of(lake)),
+    }
+    rows = bars.sort("day")
+    apart = pl.lit(value=False)
+    for name, known in factors.items():
+        now = known.sort("day").select("ticker", "day", pl.col("factor").alias(name))
+        rows = rows.join_asof(
+            now, on="day", by="ticker", strategy="backward", check_sortedness=False
+        )
+        stored = pl.col(f"{name}_factor").fill_null(1.0)
+        apart |= (stored / pl.col(name).fill_null(1.0) - 1).abs() > _SAME
+    found = rows.filter(apart).group_by("ticker").agg(pl.col("day").min())
+    return dict(found.sort("ticker").iter_rows())
 
 
 def prices_of(lake: Lake) -> Prices:

@@ -25,8 +25,9 @@ from stock_assets.lake.store import Lake
 from stock_assets.slices import Slice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from stock_assets.lake.splits import Split
     from stock_assets.settings import Settings
 
 REQUEST_VARIABLE = "STOCK_ASSETS_DBT_REQUEST"
@@ -122,8 +123,14 @@ class DbtRequest(_Part):
         return tuple(item.exchange for item in self.sessions)
 
 
-def build_request(settings: Settings, area: Slice, *, run_id: str = "") -> DbtRequest:
-    """The request to make bars and features of `area`.
+def build_request(
+    settings: Settings,
+    area: Slice,
+    *,
+    run_id: str = "",
+    news: Mapping[str, Sequence[Split]] | None = None,
+) -> DbtRequest:
+    """The request to make bars and features of `area`, with `news` of splits (`splits.unheard`).
 
     Raises `SourceError` when the declared splits or dividends cannot be read.
     """
@@ -151,7 +158,7 @@ def build_request(settings: Settings, area: Slice, *, run_id: str = "") -> DbtRe
             )
         )
     exchanges = {item.ticker: item.exchange for item in instruments}
-    known = splits_in_force(settings.lake.splits, Lake(settings.lake_dir))
+    known = splits_in_force(settings, Lake(settings.lake_dir), news)
     splits = [item for item in known if item.ticker in exchanges]
     return DbtRequest(
         lake=settings.lake_dir,

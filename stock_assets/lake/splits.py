@@ -1,8 +1,7 @@
 """Declared splits: which there are, and the factor that makes prices comparable over time.
 
 People declare them in a file (`lake.splits`), sources beside their candles; what a source said is
-kept in the table `splits`, with when the lake heard of it. The file has the word for the tickers
-that it names.
+kept in the table `splits`, with when the lake heard of it.
 
 The factor of a day is the product of after / before of all splits up to that day, so that a later
 split never changes an earlier day (docs/adr/0002). It is applied in `dbt/models/bars.sql`; splits
@@ -11,6 +10,7 @@ that nobody declared are looked for in `undeclared.py`.
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -22,11 +22,11 @@ from stock_assets.lake.declared import read_declared
 from stock_assets.lake.schemas import Splits
 
 if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from stock_assets.lake.store import Lake
+    from stock_assets.settings import Settings
 
 _COLUMNS = ("before", "after")
 
@@ -76,29 +76,68 @@ def read_splits(path: Path | None) -> tuple[Split, ...]:
     )
 
 
-def splits_in_force(path: Path | None, lake: Lake) -> tuple[Split, ...]:
-    """All splits that count, sorted: the file's, and for tickers it does not name the sources'.
+NEIGHBOURS = dt.timedelta(days=10)
+"""A split of the file and one of a source that are no further apart are the same event."""
 
-    One file of a ticker's splits is the whole truth of that ticker: so a source that is wrong can
-    be contradicted, and a split that both declare on neighbouring days counts once. Raises
-    `SourceError` for a file that cannot be read.
+
+def splits_in_force(
+    settings: Settings, lake: Lake, news: Mapping[str, Sequence[Split]] | None = None
+) -> tuple[Split, ...]:
+    """All splits that count, sorted: the file's, and the sources' beside them.
+
+    `news` (of `unheard`) counts as heard.
+
+    Where both speak of one event, the file has the word, on another day too: a source that is wrong
+    can be contradicted. A row of one to one speaks of its day alone. What was heard of a source
+    whose candles are taken as they are does not count. Raises `SourceError` for a file that cannot
+    be read.
     """
-    declared = read_splits(path)
-    named = {item.ticker for item in declared}
-    heard = [item for item in _heard(lake).values() if item.ticker not in named]
+    declared = read_splits(settings.lake.splits)
+    silent = {
+        name for name, own in settings.sources.items() if getattr(own, "as_traded", True) is False
+    }
+    said = _heard(lake)
+    for source, items in (news or {}).items():
+        said |= {(item.ticker, item.day): (source, item) for item in items}
+    heard = [
+        item
+        for source, item in said.values()
+        if item.before != item.after
+        if source not in silent and not any(_contradicts(row, item) for row in declared)
+    ]
     return tuple(sorted([*declared, *heard]))
 
 
-def unheard(lake: Lake, declared: Mapping[str, Sequence[Split]]) -> dict[str, list[Split]]:
-    """Of what the sources declare (source -> splits), what the lake has not heard, or otherwise."""
+def _contradicts(row: Split, heard: Split) -> bool:
+    reach = dt.timedelta(0) if row.before == row.after else NEIGHBOURS
+    return row.ticker == heard.ticker and abs(row.day - heard.day) <= reach
+
+
+def unheard(
+    lake: Lake, declared: Mapping[str, Sequence[Split]], tickers: Collection[str]
+) -> dict[str, list[Split]]:
+    """What the lake has not heard yet, or heard otherwise (source -> splits).
+
+    `declared` is all that the sources say of `tickers` now. A split that its source no longer
+    lists beside others is taken back, as one of one to one; an empty list takes nothing back, for
+    it is more often a fault than a truth.
+    """
     if not any(declared.values()):
         return {}
     heard = _heard(lake)
-    new = {
-        source: [item for item in splits if heard.get((item.ticker, item.day)) != item]
-        for source, splits in declared.items()
-    }
-    return {source: splits for source, splits in new.items() if splits}
+    new: dict[str, list[Split]] = {}
+    for source, splits in declared.items():
+        listed = {(item.ticker, item.day) for item in splits}
+        changed = [item for item in splits if heard.get((item.ticker, item.day)) != (source, item)]
+        withdrawn = [
+            Split(item.ticker, item.day, Fraction(1), Fraction(1))
+            for said_by, item in heard.values()
+            if splits and said_by == source and item.ticker in tickers
+            if (item.ticker, item.day) not in listed
+        ]
+        if changed or withdrawn:
+            new[source] = sorted([*changed, *withdrawn])
+    return new
 
 
 def keep(lake: Lake, new: Mapping[str, Sequence[Split]], known_at: dt.datetime) -> None:
@@ -111,15 +150,23 @@ def keep(lake: Lake, new: Mapping[str, Sequence[Split]], known_at: dt.datetime) 
     lake.append("splits", pl.DataFrame(rows, schema=Splits.create_empty().schema, orient="row"))
 
 
-def _heard(lake: Lake) -> dict[tuple[str, dt.date], Split]:
-    """What the sources said last of each ticker and day."""
+def _heard(lake: Lake) -> dict[tuple[str, dt.date], tuple[str, Split]]:
+    """What the sources said last of each ticker and day, and have not taken back."""
     rows = lake.read("splits").sort("known_at")
-    return {
-        (row["ticker"], row["day"]): Split(
-            row["ticker"], row["day"], Fraction(row["before"]), Fraction(row["after"])
+    found = {
+        (row["ticker"], row["day"]): (
+            row["source"],
+            Split(
+                row["ticker"],
+                row["day"],
+                # The shortest number that is stored so: 1.1 and not its neighbour in binary.
+                Fraction(str(row["before"])),
+                Fraction(str(row["after"])),
+            ),
         )
         for row in rows.iter_rows(named=True)
     }
+    return {key: said for key, said in found.items() if said[1].before != said[1].after}
 
 
 def split_factors(splits: tuple[Split, ...]) -> tuple[SplitFactor, ...]:

@@ -176,8 +176,14 @@ class ApiSource(ABC, Generic[Own]):
         )
         return self._named(window, self.rows(window, bodies)).select(RAW_SCHEMA.names())
 
+    @property
+    def reading(self) -> str:
+        """What of the settings decides what a piece holds: another reading asks anew."""
+        return self.own.base_url
+
     def _key(self, window: Window) -> str:
-        return f"{self.file(window)} {self.own.interval} {window.first}..{window.last}"
+        asked = f"{self.file(window)} {self.own.interval} {window.first}..{window.last}"
+        return f"{asked} of {self.reading}"
 
     def _named(self, window: Window, parsed: pl.DataFrame) -> pl.DataFrame:
         """`RAW_SCHEMA` and `raw`: a row's number is its place within its day."""

@@ -86,6 +86,8 @@ def check(name: str, settings: Settings) -> Checked:
 
 def _of_files(source: FilesSource) -> str:
     files = source.files()
+    if not files:
+        return "there is a file, but none with rows of its tickers; `stock-assets status` says why"
     newest = max(files, key=lambda file: file.stat().st_mtime)
     changed = dt.datetime.fromtimestamp(newest.stat().st_mtime, tz=dt.UTC)
     plural = "" if len(files) == 1 else "s"

@@ -28,7 +28,7 @@ from stock_assets.sources.base import NUMBERS, RAW_SCHEMA, settles_with_session
 from stock_assets.sources.columns import Columns, find_columns, recognised
 from stock_assets.sources.inbox import Inbox, Place, reads_inbox
 from stock_assets.sources.intervals import interval_of, usual_distance
-from stock_assets.sources.names import NAME, OtherNames
+from stock_assets.sources.names import NAME, OtherNames, is_said_of
 from stock_assets.sources.numerals import Numerals, is_missing, numerals_of, read_number
 from stock_assets.sources.rules import DAILY
 from stock_assets.sources.tables import (
@@ -324,18 +324,17 @@ class FilesSource:
     def _named(self, path: Path) -> str | None:
         """The ticker of this source, or the other name of one, that a file is called by.
 
-        SBER.csv, sber.csv, sber_1d.csv.
+        SBER.csv, sber.csv, sber_1d.csv; not BTC of BTC-EUR.csv, which is another instrument.
         """
         name = stem(path)
         names = [*self._instruments, *self._other_names.names]
         if name in names:
             return name
-        folded = {ticker: ticker.casefold() for ticker in names}
         low = name.casefold()
         for matches in (
-            [ticker for ticker, own in folded.items() if low == own],
-            [item for item in names if name.startswith((f"{item}_", f"{item}-"))],
-            [ticker for ticker, own in folded.items() if low.startswith((f"{own}_", f"{own}-"))],
+            [item for item in names if low == item.casefold()],
+            [item for item in names if is_said_of(name, item)],
+            [item for item in names if is_said_of(low, item.casefold())],
         ):
             if len(matches) == 1:
                 return matches[0]

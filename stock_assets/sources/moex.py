@@ -56,14 +56,12 @@ class MoexSource(ApiSource[MoexSettings]):
         return evening_of_moscow(exchange, day)
 
     def splits(self, instruments: Sequence[Instrument]) -> Sequence[Split]:
-        """What ISS declares after the source's `begin`, where candles are taken as traded."""
+        """What ISS declares, where candles are taken as traded."""
         if not self.own.as_traded:
             return ()
         with self.connect() as client:
             client.finish_by = self.finish_by
-            found = self.reference.splits(client, instruments)
-        begin = self.own.begin or dt.date.min
-        return [item for item in found if item.day > begin]
+            return self.reference.splits(client, instruments)
 
     def connect(self) -> Client:
         """Connections to ISS."""
@@ -114,6 +112,11 @@ class MoexSource(ApiSource[MoexSettings]):
         inside = pl.col("day").is_between(pl.lit(window.first), pl.lit(window.last))
         return found.filter(inside).select(PARSED_SCHEMA.names())
 
+    @property
+    def reading(self) -> str:
+        """Where it asks, and whether candles are brought back to what was traded."""
+        return super().reading + ("" if self.own.as_traded else " as ISS has them")
+
     def file(self, window: Window) -> str:
         """The address that all boards' candles of the symbol have in common."""
         return f"{window.symbol}/candles"
@@ -133,6 +136,8 @@ class MoexSource(ApiSource[MoexSettings]):
         candles = self.reference.get(client, path, read, asked)
         if not candles:
             raise SourceError(f"source {self.name}: no candle of IMOEX in the last 30 days")
+        if self.own.as_traded:
+            self.reference.splits(client, ())  # no candle is fetched without them
         last = candles[-1]
         said = [
             f"IMOEX {last['close']} on {str(last['begin'])[:10]}",

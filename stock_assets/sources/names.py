@@ -1,4 +1,4 @@
-"""Whose rows are that stand in a file under another name than their ticker's.
+"""Whose rows are: what a file's name says beside a ticker, and names other than the ticker's.
 
 An instrument's `symbol` is what the files call it today, its `formerly` what they called it before,
 each until its last day. A name may be one instrument's on some days and another's on others; rows
@@ -8,6 +8,7 @@ of days on which it was nobody's are a stranger's, and are at fault rather than 
 from __future__ import annotations
 
 import datetime as dt
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,24 @@ NAME = "__name__"
 """The column that holds what a row is called."""
 
 _DAY = dt.timedelta(days=1)
+
+_ABOUT_ROWS = (
+    r"\d+|\d{1,4}(?:s|m|min|h|d|w|mo|y)|daily|hourly|minutes?|weekly|candles?|ohlcv?|prices?|quotes?"
+    r"|history|historical|hist|data|stock|adjusted|raw|full|all|max|part\d*|[(\[]\d+[)\]]"
+    r"|new|more|copy|fixed|corrected|corrections?|updated?|latest"
+)
+_ABOUT_MARKET = (
+    r"[smhdw]\d{0,3}|mn1?|us|uk|de|ru|jp|hk|eu|me|moex|micex|tqbr|xmos|nyse|nasdaq|xnys|xnas|lse"
+)
+_SAID_BESIDE = re.compile(rf"(?:[-_](?:{_ABOUT_ROWS})|_(?:{_ABOUT_MARKET}))+", re.IGNORECASE)
+"""What may stand behind a ticker in a file's name: days, an interval, a market, common words.
+
+After a hyphen neither markets nor single letters: there stand currencies and classes of shares."""
+
+
+def is_said_of(name: str, ticker: str) -> bool:
+    """Whether a file called `name` is of `ticker`, with a word about its rows behind it."""
+    return name.startswith(ticker) and bool(_SAID_BESIDE.fullmatch(name, len(ticker)))
 
 
 @dataclass(frozen=True)

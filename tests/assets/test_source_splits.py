@@ -15,6 +15,9 @@ from stock_assets.assets.transform import build_transform
 from stock_assets.automation.gaps import Held
 from stock_assets.automation.news import look_for_news
 from stock_assets.calendars import get_calendar
+from stock_assets.errors import LakeError
+from stock_assets.lake.actions import otherwise_adjusted
+from stock_assets.lake.dbt_request import build_request
 from stock_assets.lake.store import Lake
 from stock_assets.partitions import Grid
 
@@ -76,6 +79,18 @@ class Desk:
             instance=self._instance,
         )
 
+    def declare(self, **files: Path) -> None:
+        lake = self.settings.lake.model_copy(update=files)
+        self.settings = self.settings.model_copy(update={"lake": lake})
+
+    def adjusted_otherwise(self) -> dict[str, dt.date]:
+        """What the evening's look finds."""
+        news = look_for_news(self.settings, self.lake, self.held(), LATE, 0)
+        assert not news.revised
+        area = self.grid.slice(DAYS[-2], DAYS[-2], NAMES)
+        request = build_request(self.settings, area, news=news.splits)
+        return otherwise_adjusted(request, self.lake, None, DAYS[-2])
+
     def bars(self) -> pl.DataFrame:
         return self.lake.read("bars")
 
@@ -111,8 +126,8 @@ def test_prices_go_on_over_a_split_that_the_exchange_declares(new_desk) -> None:
         assert desk.lake.open("splits").version() == version
 
 
-def test_a_split_that_is_declared_late_is_news_and_its_bars_are_run_again(
-    new_desk, capfd: pytest.CaptureFixture[str]
+def test_a_split_that_is_declared_late_is_no_return_and_its_bars_are_asked_for_again(
+    new_desk,
 ) -> None:
     silent, telling = exchange(declared=False), exchange(declared=True)
     with silent.serve() as server:
@@ -121,19 +136,35 @@ def test_a_split_that_is_declared_late_is_news_and_its_bars_are_run_again(
         sber = desk.bars().filter(ticker="SBER")
         assert sber["split_factor"].unique().to_list() == [1.0]
         assert sber.filter(day=SPLIT)["suspected_split"].to_list() == [10.0]
-        assert not look_for_news(desk.settings, desk.lake, desk.held(), LATE, 0).revised
+        assert desk.adjusted_otherwise() == {}
 
         silent.splits.extend(telling.splits)
-        news = look_for_news(desk.settings, desk.lake, desk.held(), LATE, 0)
-        assert news.revised == {(SPLIT, "SBER")}
+        assert desk.adjusted_otherwise() == {"SBER": SPLIT}
 
-        # A run of a later day hears of it, and says what it leaves wrong.
-        capfd.readouterr()
-        assert desk.run(DAYS[-1], DAYS[-1]).success
-        assert f"split of SBER on {SPLIT}, 1 old shares for 10 new was not known" in (
-            capfd.readouterr().err
-        )
+        # A run of a later day hears of it, and makes no bar ten times as high as the one before.
+        with pytest.raises(LakeError, match=f"SBER were declared.*those from {SPLIT} to 2024-06-2"):
+            desk.run(DAYS[-1], DAYS[-1])
+        assert desk.bars()["day"].max() == DAYS[-2]
         assert desk.run(SPLIT, DAYS[-1]).success
+        assert desk.adjusted_otherwise() == {}
     sber = desk.bars().filter(ticker="SBER")
     assert sber["close"].to_list() == pytest.approx([1000.0 + at for at in range(len(DAYS))])
     assert sber["suspected_split"].null_count() == len(DAYS)
+
+
+def test_a_dividend_that_is_declared_late_is_no_return_either(new_desk, tmp_path: Path) -> None:
+    with exchange(declared=True).serve() as server:
+        desk = new_desk(server.url)
+        assert desk.run(DAYS[0], DAYS[-2]).success
+        file = tmp_path / "dividends.csv"
+        file.write_text(f"ticker,date,amount\nGAZP,{DAYS[-5]},30\n")
+        desk.declare(dividends=file)
+        assert desk.adjusted_otherwise() == {"GAZP": DAYS[-5]}
+        with pytest.raises(LakeError, match=f"GAZP were declared.*those from {DAYS[-5]} to"):
+            desk.run(DAYS[-1], DAYS[-1])
+        assert desk.run(DAYS[-5], DAYS[-1]).success
+        assert desk.adjusted_otherwise() == {}
+    factors = desk.bars().filter(ticker="GAZP")["dividend_factor"].to_list()
+    assert factors[:-5] == [None] * (len(DAYS) - 5)
+    assert len(set(factors[-5:])) == 1
+    assert factors[-1] > 1

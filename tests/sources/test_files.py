@@ -189,10 +189,28 @@ def test_a_file_named_for_its_ticker_in_every_format(
         assert found.candles["ticker"].to_list() == ["AAPL", "AAPL"]
 
 
-def test_a_prefix_that_two_tickers_share_is_nobodys(tmp_path: Path, files_settings: Build) -> None:
-    (tmp_path / "BRK-B_2018.csv").write_text(DAILY)
-    with pytest.raises(SourceError, match="BRK-B_2018"):
-        fetch(files_settings(tmp_path, "BRK", "BRK-B"))
+@pytest.mark.parametrize(
+    "name", ["BTC-EUR", "BTC-B", "BTC_EUR", "BTC-us", "BTC-d", "BTCB", "BTC_", "BTC-EUR_1d"]
+)
+def test_another_instruments_file_is_nobodys(
+    tmp_path: Path, files_settings: Build, name: str
+) -> None:
+    (tmp_path / f"{name}.csv").write_text(DAILY)
+    with pytest.raises(SourceError, match=name):
+        fetch(files_settings(tmp_path, "BTC"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["brk-b_us_d", "BRK-B_2018", "BRK-B_180103_180104", "BRK-B-1d", "BRK-B_2018-01-03_2018-01-04",
+     "BRK-B_M5", "brk-b_daily", "BRK-B_5min"],
+)  # fmt: skip
+def test_a_word_about_the_rows_may_stand_behind_the_ticker(
+    tmp_path: Path, files_settings: Build, name: str
+) -> None:
+    (tmp_path / f"{name}.csv").write_text(DAILY)
+    found = fetch(files_settings(tmp_path, "BRK", "BRK-B", exchange="XNYS"))
+    assert found.candles["ticker"].to_list() == ["BRK-B", "BRK-B"]
 
 
 def test_a_single_price_is_all_four(tmp_path: Path, files_settings: Build) -> None:
@@ -509,7 +527,8 @@ def test_a_file_of_strangers_touches_nothing_and_says_so(
 
 def test_a_name_may_hold_what_a_pattern_means(tmp_path: Path, files_settings: Build) -> None:
     (tmp_path / "A_[1].csv").write_text(DAILY)
-    pl.read_csv(DAILY.encode()).write_parquet(tmp_path / "B_*.parquet")
+    of_b = pl.read_csv(DAILY.encode()).with_columns(pl.lit("B").alias("ticker"))
+    of_b.write_parquet(tmp_path / "A_*.parquet")
     found = fetch(files_settings(tmp_path, "A", "B"))
     assert found.candles.height == 4
 

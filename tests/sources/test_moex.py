@@ -798,6 +798,22 @@ def test_as_traded_can_be_left_to_iss(build: Build) -> None:
     assert found.candles["close"].to_list() == wanted
 
 
+def test_a_piece_that_was_read_otherwise_is_asked_for_again(build: Build) -> None:
+    """The error above advises as_traded = false: what is kept of the failed run is not that."""
+    area = Slice(dt.date(2024, 5, 2), dt.date(2024, 6, 28), ("SBER",))
+    iss = split_iss(rewrites=True)
+
+    class DiedError(Exception):
+        """As if the run was killed before its candles were stored."""
+
+    with iss.serve() as server:
+        with pytest.raises(DiedError), fetched_slice(build(server.url), area, now=LATE):
+            raise DiedError
+        with fetched_slice(build(server.url, as_traded=False), area, now=LATE) as found:
+            wanted = [row[1] for row in iss.securities["SBER"][0].candles[24]]
+            assert found.candles["close"].to_list() == wanted
+
+
 def test_candles_that_fit_no_story_of_a_split_are_an_error(build: Build) -> None:
     iss = split_iss(rewrites=True, ratio=10)
     iss.splits[0][3] = 1000
