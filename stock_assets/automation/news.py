@@ -10,7 +10,7 @@ import datetime as dt
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -52,7 +52,7 @@ class News:
     """Cells with candles in the lake of which the sources have nothing any more."""
     unasked: frozenset[str]
     """Tickers that this look had no time for."""
-    splits: Mapping[str, Sequence[Split]]
+    splits: Mapping[str, Sequence[Split]] = field(default_factory=dict)
     """What the sources say of splits and the lake has not heard (`lake.splits.unheard`)."""
 
 
