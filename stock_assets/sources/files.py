@@ -334,7 +334,7 @@ class FilesSource:
         for matches in (
             [item for item in names if low == item.casefold()],
             [item for item in names if is_said_of(name, item)],
-            [item for item in names if is_said_of(low, item.casefold())],
+            [item for item in names if is_said_of(name, item, in_any_case=True)],
         ):
             if len(matches) == 1:
                 return matches[0]

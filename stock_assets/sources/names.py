@@ -26,21 +26,33 @@ _DAY = dt.timedelta(days=1)
 
 _ABOUT_ROWS = (
     r"\d+|\d{1,4}(?:s|m|min|h|d|w|mo|y)|daily|hourly|minutes?|weekly|candles?|ohlcv?|prices?|quotes?"
-    r"|history|historical|hist|data|stock|adjusted|raw|full|all|max|part\d*|[(\[]\d+[)\]]"
-    r"|new|more|copy|fixed|corrected|corrections?|updated?|latest"
+    r"|history|historical|hist|data|stock|adjusted|raw|full|all|max|new|part\d*"
 )
 _ABOUT_MARKET = (
     r"[smhdw]\d{0,3}|mn1?|us|uk|de|ru|jp|hk|eu|me|moex|micex|tqbr|xmos|nyse|nasdaq|xnys|xnas|lse"
 )
 _SAID_BESIDE = re.compile(rf"(?:[-_](?:{_ABOUT_ROWS})|_(?:{_ABOUT_MARKET}))+", re.IGNORECASE)
-"""What may stand behind a ticker in a file's name: days, an interval, a market, common words.
+"""What may stand behind a ticker in a file's name: days, an interval, a market, common words."""
 
-After a hyphen neither markets nor single letters: there stand currencies and classes of shares."""
+_SYMBOL = re.compile(
+    r"[A-Z]{1,5}|(?i:usdt?|usdc|eur|rub|gbp|jpy|chf|cny|cnh|cad|aud|nzd|hkd|inr|try|kzt|btc|eth|xau|xag)"
+)
+"""A currency, a class of shares or another ticker, in capitals as these are written."""
 
 
-def is_said_of(name: str, ticker: str) -> bool:
-    """Whether a file called `name` is of `ticker`, with a word about its rows behind it."""
-    return name.startswith(ticker) and bool(_SAID_BESIDE.fullmatch(name, len(ticker)))
+def is_said_of(name: str, ticker: str, *, in_any_case: bool = False) -> bool:
+    """Whether a file called `name` is of `ticker`, with something about its rows behind it.
+
+    After a hyphen only what says so for sure: there stand currencies and classes of shares. After
+    an underscore anything, but for a first word that looks like such.
+    """
+    begins, rest = name[: len(ticker)], name[len(ticker) :]
+    if begins != ticker and not (in_any_case and begins.casefold() == ticker.casefold()):
+        return False
+    if _SAID_BESIDE.fullmatch(rest):
+        return True
+    first = re.split(r"[-_]", rest[1:], maxsplit=1)[0]
+    return rest.startswith("_") and not _SYMBOL.fullmatch(first)
 
 
 @dataclass(frozen=True)

@@ -79,13 +79,22 @@ def test_a_ticker_that_comes_later_that_evening_asks_for_the_whole_day_again(
 def test_a_halted_ticker_costs_no_run_beyond_the_one_of_each_day(market: Market) -> None:
     market.hold_until("06-03")
     days = MOSCOW.between(date("06-04"), date("07-08"))
-    for place, day in enumerate(days):
+
+    def evening(day: dt.date) -> None:
         market.publish(day, "AAA", "CCC")
-        # The later looks only at the beginning, and where the halt is as old as is asked for.
-        looks = LOOKS if place in (0, 1, len(days) - 1) else LOOKS[:1]
-        asked = [market.serve(market.look(MOSCOW.closes_at(day) + delay)) for delay in looks]
-        assert [len(look) for look in asked] == [1, 0, 0, 0][: len(looks)]
+        asked = market.evening(f"{day:%m-%d}")
+        assert [len(look) for look in asked] == [1, 0, 0, 0]
         assert asked[0][0][:2] == (f"{day:%m-%d}", f"{day:%m-%d}")
+
+    evening(days[0])
+    evening(days[1])
+    # Until the halt is as old as is looked back: as evenings would have left it.
+    for day in days[2:-2]:
+        market.publish(day, "AAA", "CCC")
+    market.now = MOSCOW.closes_at(days[-3]) + LOOKS[0]
+    market.run(days[2], days[-3])
+    evening(days[-2])
+    evening(days[-1])
 
 
 def test_candles_two_days_late_ask_for_their_day_and_those_that_build_on_it(

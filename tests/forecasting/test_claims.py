@@ -18,7 +18,7 @@ from stock_assets.lake.schemas import QUANTILES
 
 FIRST = dt.date(2020, 1, 1)
 GAUSSIAN = tuple(NormalDist().inv_cdf(level) for level in QUANTILES)
-MARKETS, TICKERS, DAYS = 200, 8, 260
+MARKETS, TICKERS, DAYS = 100, 8, 260
 
 
 def claims(*chances: float | None) -> list[Claim]:

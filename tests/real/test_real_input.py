@@ -115,26 +115,6 @@ def test_fifty_moscow_stocks_with_half_a_year_of_cells_then_the_next_day(
     assert moex.table("forecasts").height == forecasts.height + 5 * 50
 
 
-def test_us_stocks_with_missing_and_zero_volume_rows(
-    lakehouse: Callable[..., Lakehouse],
-) -> None:
-    us = lakehouse("us_daily_stocknet.parquet", "2017-08-01", "XNYS")
-    us.run("2017-08-01", "2017-08-31")
-    us.assert_nothing_lost("2017-08-31")
-    assert us.table("quarantine").height == 3
-    assert us.table("quarantine")["reason"].str.contains("is missing").all()
-    kept = us.table("candles").filter(volume=0)
-    assert kept.height == (
-        pl.read_parquet(us.source)
-        .filter((pl.col("volume") == 0) & (pl.col("timestamp").dt.date() <= dt.date(2017, 8, 31)))
-        .height
-    )
-    assert (
-        us.table("forecasts").height
-        == 5 * us.table("bars").filter(pl.col("day") >= dt.date(2017, 8, 1)).height
-    )
-
-
 def test_five_minute_candles_become_the_daily_bars(
     lakehouse: Callable[..., Lakehouse], shared_data: Path
 ) -> None:

@@ -190,7 +190,7 @@ def test_a_file_named_for_its_ticker_in_every_format(
 
 
 @pytest.mark.parametrize(
-    "name", ["BTC-EUR", "BTC-B", "BTC_EUR", "BTC-us", "BTC-d", "BTCB", "BTC_", "BTC-EUR_1d"]
+    "name", ["BTC-EUR", "BTC-B", "BTC_EUR", "btc_eur", "BTC_EUR_1d", "BTC-us", "BTC-d", "BTCB"]
 )
 def test_another_instruments_file_is_nobodys(
     tmp_path: Path, files_settings: Build, name: str
@@ -203,7 +203,7 @@ def test_another_instruments_file_is_nobodys(
 @pytest.mark.parametrize(
     "name",
     ["brk-b_us_d", "BRK-B_2018", "BRK-B_180103_180104", "BRK-B-1d", "BRK-B_2018-01-03_2018-01-04",
-     "BRK-B_M5", "brk-b_daily", "BRK-B_5min"],
+     "BRK-B_M5", "brk-b_daily", "BRK-B_5min", "BRK-B_mended by Ann"],
 )  # fmt: skip
 def test_a_word_about_the_rows_may_stand_behind_the_ticker(
     tmp_path: Path, files_settings: Build, name: str
