@@ -118,16 +118,27 @@ def _with_those_before(calendar: RequestedSessions, first: dt.date | None) -> Se
 
 def _adjusted(traded: pl.DataFrame, splits: pl.DataFrame, dividends: pl.DataFrame) -> pl.DataFrame:
     """Prices and volume as `bars.sql` adjusts them."""
-    rows = traded.sort("day")
+    return (
+        _with_factors(traded, splits, dividends)
+        .with_columns(
+            *(pl.col(name) * pl.col("split") * pl.col("dividend") for name in _PRICES),
+            pl.col("volume") / pl.col("split"),
+        )
+        .drop("split", "dividend")
+    )
+
+
+def _with_factors(
+    rows: pl.DataFrame, splits: pl.DataFrame, dividends: pl.DataFrame
+) -> pl.DataFrame:
+    """The rows by day, with the factors in force on theirs as `split` and `dividend`."""
+    rows = rows.sort("day")
     for name, factors in (("split", splits), ("dividend", dividends)):
         known = factors.sort("day").select("ticker", "day", pl.col("factor").alias(name))
         rows = rows.join_asof(
             known, on="day", by="ticker", strategy="backward", check_sortedness=False
         ).with_columns(pl.col(name).fill_null(1.0))
-    return rows.with_columns(
-        *(pl.col(name) * pl.col("split") * pl.col("dividend") for name in _PRICES),
-        pl.col("volume") / pl.col("split"),
-    ).drop("split", "dividend")
+    return rows
 
 
 def otherwise_adjusted(
@@ -143,19 +154,12 @@ def otherwise_adjusted(
     bars = lake.read("bars", area, columns=columns)
     if bars.is_empty():
         return {}
-    factors = {
-        "split": split_rows(request),
-        "dividend": dividend_rows(request, prices_of(lake)),
-    }
-    rows = bars.sort("day")
-    apart = pl.lit(value=False)
-    for name, known in factors.items():
-        now = known.sort("day").select("ticker", "day", pl.col("factor").alias(name))
-        rows = rows.join_asof(
-            now, on="day", by="ticker", strategy="backward", check_sortedness=False
-        )
-        stored = pl.col(f"{name}_factor").fill_null(1.0)
-        apart |= (stored / pl.col(name).fill_null(1.0) - 1).abs() > _SAME
+    splits, dividends = split_rows(request), dividend_rows(request, prices_of(lake))
+    rows = _with_factors(bars, splits, dividends)
+    apart = pl.any_horizontal(
+        (pl.col(f"{name}_factor").fill_null(1.0) / pl.col(name) - 1).abs() > _SAME
+        for name in ("split", "dividend")
+    )
     found = rows.filter(apart).group_by("ticker").agg(pl.col("day").min())
     return dict(found.sort("ticker").iter_rows())
 

@@ -99,6 +99,8 @@ def test_what_a_source_no_longer_lists_beside_others_is_taken_back(
 def test_an_empty_list_takes_nothing_back(settings: Settings, lake: Lake) -> None:
     keep(lake, {"moex": [SBER, VTBR]}, NOON)
     assert unheard(lake, {"moex": []}, TICKERS) == {}
+    other = {"moex": [], "other": [split("GMKN", "2024-04-04", 1, 100)]}
+    assert unheard(lake, other, TICKERS).keys() == {"other"}
     assert splits_in_force(settings, lake) == (SBER, VTBR)
 
 
@@ -124,7 +126,7 @@ def test_a_row_that_says_the_market_did_it_speaks_of_its_day_alone(
 
 
 def test_a_ratio_that_binary_fractions_do_not_hold_is_heard_once(lake: Lake) -> None:
-    said = {"moex": [Split("SBER", dt.date(2026, 1, 6), Fraction(1), Fraction("1.1"))]}
+    said = {"moex": [Split("SBER", dt.date(2026, 1, 6), Fraction("1.3"), Fraction("1.1"))]}
     keep(lake, said, NOON)
     assert unheard(lake, said, TICKERS) == {}
 
