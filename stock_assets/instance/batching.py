@@ -23,7 +23,7 @@ PLANNED_CHECKS_WITH_ALL_PARTITIONS = 1_000
 """Above so many partitions, the rows of a planned check do not each name all of them."""
 
 
-def enable_event_batching(size: int = 1000) -> None:
+def enable_event_batching(size: int = 5000) -> None:
     """Have Dagster hand over the events of a run in batches of at most `size`.
 
     Called where a batched event log is opened, and where definitions load: any other storage
@@ -31,6 +31,11 @@ def enable_event_batching(size: int = 1000) -> None:
     `DAGSTER_EVENT_BATCH_SIZE=0` turns batching off.
     """
     os.environ.setdefault(BATCH_SIZE_VARIABLE, str(size))
+
+
+def batches_are_on() -> bool:
+    """Whether Dagster makes batches in this process."""
+    return int(os.environ.get(BATCH_SIZE_VARIABLE, "0")) > 0
 
 
 def planned_check_rows(

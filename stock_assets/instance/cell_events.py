@@ -1,8 +1,9 @@
 """What the events of the cells of a run have in common, serialised once.
 
 A run reports two events for every cell of every asset: planned, and materialized. Those of one
-asset differ in the cell, the time and seldom the metadata; all else is a template. From it come,
-without serialising the event,
+asset differ in the cell, the time and seldom the metadata; all else is a template. The planned ones
+of an asset come as one event that names all its cells. From a template come, without serialising
+the event,
 
 - the text that stock storage would have stored, in pieces that SQL can put together again
   (run_shard.py), and
@@ -16,8 +17,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.definitions.events import AssetMaterialization
 from dagster._core.events import (
@@ -29,9 +32,9 @@ from dagster._core.storage.tags import MULTIDIMENSIONAL_PARTITION_PREFIX
 from dagster._serdes import serialize_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from dagster._core.definitions.metadata import MetadataValue
+    from dagster import MetadataValue
     from dagster._core.events import DagsterEvent
     from dagster._core.events.log import EventLogEntry
 
@@ -57,6 +60,8 @@ _FIRST, _SECOND = (
 )
 _TIMESTAMP = 6.0225e123
 _NO_METADATA = '"metadata_entries": []'
+
+_EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1), dt.timedelta(microseconds=1)  # noqa: DTZ001
 
 _SEPARATOR = "|"
 """Between the dimensions in the text of a two-dimensional partition key."""
@@ -165,8 +170,7 @@ class Template:
             return None
         if not alike or partition is None:
             return None
-        moment = dt.datetime.fromtimestamp(entry.timestamp, dt.UTC).replace(tzinfo=None)
-        return CellEvent(self, entry, str(partition), _metadata_text(metadata), moment)
+        return CellEvent(self, str(partition), _metadata_text(metadata), Moment.of(entry.timestamp))
 
     def _same_entry(self, entry: EventLogEntry) -> bool:
         mine = self.entry
@@ -219,34 +223,55 @@ class Template:
             varying += [f'"{part}"' for part in cell.partition.split(_SEPARATOR)]
         else:
             varying.append(f'"{cell.partition}"')
-        varying.append(repr(cell.entry.timestamp))
+        varying.append(cell.moment.in_event)
         pieces = self._short_pieces
         return "".join(text for pair in zip(pieces, [*varying, ""], strict=True) for text in pair)
+
+
+class Moment(NamedTuple):
+    """When an event happened, in the forms in which the shards have it."""
+
+    in_event: str
+    """Seconds since 1970, as they stand in the event's text."""
+    in_utc: str
+    """The column `timestamp` as stock storage writes it."""
+    microseconds: int
+    """The same, since 1970."""
+
+    @classmethod
+    def of(cls, seconds: float) -> Moment:
+        """The moment that an entry's timestamp names."""
+        in_utc = dt.datetime.fromtimestamp(seconds, dt.UTC).replace(tzinfo=None)
+        return cls(repr(seconds), stock_moment(in_utc), (in_utc - _EPOCH) // _MICROSECOND)
+
+
+def stock_moment(timestamp: dt.datetime) -> str:
+    """A time in UTC as stock storage writes it to a shard."""
+    return timestamp.isoformat(" ", "microseconds")
 
 
 class CellEvent(NamedTuple):
     """An event of one cell: a template, and what is its own."""
 
     template: Template
-    entry: EventLogEntry
     partition: str
     metadata: str
     """The JSON text of its metadata; empty if it has none."""
-    moment: dt.datetime
-    """Its time in UTC, without a time zone: the column `timestamp`."""
+    moment: Moment
 
-    def index_row(self) -> dict[str, Any]:
-        """The event's row in the index."""
-        template, event = self.template, self.template.event
-        return {
-            "run_id": self.entry.run_id,
-            "event": template.short_text(self),
-            "dagster_event_type": event.event_type_value,
-            "timestamp": self.moment,
-            "step_key": event.step_key,
-            "asset_key": template.kind[0],
-            "partition": self.partition,
-        }
+    def index_values(self) -> tuple[str | None, ...]:
+        """The event's row in the index: run, text, type, time, step, asset, partition."""
+        template = self.template
+        asset_key, event_type = template.kind
+        return (
+            template.entry.run_id,
+            template.short_text(self),
+            event_type,
+            self.moment.in_utc,
+            template.event.step_key,
+            asset_key,
+            self.partition,
+        )
 
 
 class NotAlike(Exception):  # noqa: N818 - never leaves this module: an answer, not an error
@@ -283,10 +308,42 @@ class Templates:
             self._last = template
         return found
 
+    def planned(self, entry: EventLogEntry) -> Iterator[CellEvent | EventLogEntry]:
+        """The events of the cells that `entry` names, as Dagster would have reported each.
+
+        Those that no template can stand for as entries.
+        """
+        alike: CellEvent | None = None
+        for key in planned_cells(entry) or ():
+            text = str(key)
+            if alike is None or not _plain(text):
+                alone = planned_alone(entry, text)
+                found = self.cell(alone)
+                alike = alike or found
+                yield found or alone
+            else:
+                yield alike._replace(partition=text)
+
     def _latest_first(self) -> Iterator[Template]:
         if self._last is not None:
             yield self._last
         yield from (template for template in self._all if template is not self._last)
+
+
+def planned_cells(entry: EventLogEntry) -> Iterable[str] | None:
+    """The cells of one asset that the event says are planned; None if it is no such event."""
+    data = entry.dagster_event and entry.dagster_event.event_specific_data
+    if isinstance(data, AssetMaterializationPlannedData) and data.partitions_subset is not None:
+        return data.partitions_subset.get_partition_keys()
+    return None
+
+
+def planned_alone(entry: EventLogEntry, cell: str) -> EventLogEntry:
+    """What Dagster reports of one of the cells where it reports each by itself."""
+    event = entry.get_dagster_event()
+    asset_key = event.asset_materialization_planned_data.asset_key
+    data = AssetMaterializationPlannedData(asset_key, partition=cell)
+    return entry._replace(dagster_event=event._replace(event_specific_data=data))
 
 
 def _split(text: str, marks: Sequence[str | float], dumps: Callable[[Any], str]) -> tuple[str, ...]:
@@ -337,6 +394,20 @@ def _plain(key: str) -> bool:
 def _metadata_text(metadata: Mapping[str, MetadataValue]) -> str:
     if not metadata:
         return ""
+    if len(metadata) == 1:
+        ((name, value),) = metadata.items()
+        # Most cells say how many rows they have, and most have as many. (Not a bool: it equals 1.)
+        if isinstance(value, dg.IntMetadataValue) and type(value.value) is int:
+            return _count_text(name, value.value)
+    return _serialised(metadata)
+
+
+@lru_cache(maxsize=1000)
+def _count_text(name: str, count: int) -> str:
+    return _serialised({name: dg.IntMetadataValue(count)})
+
+
+def _serialised(metadata: Mapping[str, MetadataValue]) -> str:
     # _make and _replace: the constructor would normalise what is normalised already.
     bare = _BARE._replace(metadata=metadata)
     text = serialize_value(bare)

@@ -24,7 +24,9 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
+from collections import Counter
 from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,16 +41,26 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetEventTagsTable
 from dagster._serdes import deserialize_value
+from sqlalchemy import inspect
 
 from stock_assets.instance import unfinished_batches
-from stock_assets.instance.batching import enable_event_batching, planned_check_rows
-from stock_assets.instance.cell_events import CellEvent, Templates
+from stock_assets.instance.batching import (
+    batches_are_on,
+    enable_event_batching,
+    planned_check_rows,
+)
+from stock_assets.instance.cell_events import (
+    CellEvent,
+    Templates,
+    planned_alone,
+    planned_cells,
+    stock_moment,
+)
 from stock_assets.instance.index_shard import choose_page_size, drop_unasked_indexes
 from stock_assets.instance.run_shard import (
     delete_events_of_run,
     insert_events,
     restore_stock_layout,
-    stock_moment,
     stock_values,
 )
 
@@ -74,6 +86,13 @@ _ASSET_KEY_EVENTS = frozenset(
     }
 )
 """Asset events that write their asset's row in `asset_keys`; each kind always the same columns."""
+
+
+ROWS_AT_ONCE = 10_000
+"""Rows of one transaction. Others who write wait for the index as long, a fraction of a second."""
+
+Stored = CellEvent | dict[str, Any]
+"""How an event lies in a shard: as that of a cell, or as a row of `event_logs`."""
 
 
 class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
@@ -121,17 +140,85 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         joined = getattr(self._batch, "index", None)
         return super().index_connection() if joined is None else nullcontext(joined)
 
-    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store events of any kinds and runs, in order, all of them or none.
+    @property
+    def supports_partition_subset_in_asset_materialization_planned_events(self) -> bool:
+        """Whether a run is created with one planned event for each asset, for all its cells.
 
-        When this raises an `Exception`, Dagster stores the same events one by one: a shard that
-        kept its part of a failed batch would then hold it twice. So a batch that is in its runs'
-        shards to stay counts as stored, though the index may get its copy later; the log says so.
+        What is stored are the events of the cells, which Dagster need not make then.
         """
-        # Serialised before any shard is locked, and once for both.
+        return batches_are_on()
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store one event, or those of all cells that it says are planned.
+
+        But for what there is of it since the batch that it came in failed (`store_event_batch`).
+        """
+        _, stored = self._failed_batch.pop(id(event), (event, 0))
+        cells = planned_cells(event)
+        if cells is None:
+            if not stored:
+                super().store_event(event)
+            return
+        try:
+            self._store_rows([event], stored)
+        except Exception as failure:  # noqa: BLE001 - as Dagster does with batches
+            _log.warning("planned cells are stored one by one", exc_info=failure)
+            _, stored = self._failed_batch.pop(id(event), (event, 0))
+            for cell in islice(cells, stored, None):
+                super().store_event(planned_alone(event, str(cell)))
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Store events of any kinds and runs, in order.
+
+        When this raises an `Exception`, Dagster stores the same events one by one, with
+        `store_event`; in this thread, that stores no row a second time.
+        """
+        self._failed_batch.clear()
+        self._store_rows(events)
+
+    @property
+    def _failed_batch(self) -> dict[int, tuple[EventLogEntry, int]]:
+        """Of this thread's last batch, if it failed, the events that have rows, and how many.
+
+        By the events' ids, which no other events get as long as these are kept.
+        """
+        found: dict[int, tuple[EventLogEntry, int]] = self._batch.__dict__.setdefault("failed", {})
+        return found
+
+    def _store_rows(self, events: Sequence[EventLogEntry], begin: int = 0) -> None:
+        """Store the rows of events from number `begin` on, `ROWS_AT_ONCE` in each transaction."""
+        done = begin
+        rows = islice(self._rows(events), begin, None)
+        try:
+            # Serialised before any shard is locked, and once for both.
+            while together := list(islice(rows, ROWS_AT_ONCE)):
+                self._store_together(together)
+                done += len(together)
+        except Exception:
+            stored = Counter(id(event) for event, _ in islice(self._rows(events), done))
+            for event in events:
+                if rows_of_event := stored[id(event)]:
+                    self._failed_batch[id(event)] = (event, rows_of_event)
+            raise
+
+    def _rows(self, events: Iterable[EventLogEntry]) -> Iterator[tuple[EventLogEntry, Stored]]:
+        """Each event with what is stored of it: with each of its cells where it plans many."""
         templates = Templates()
-        entries = [(event, templates.cell(event) or self._event_to_row(event)) for event in events]
-        of_run: dict[str, list[CellEvent | dict[str, Any]]] = {}
+        for event in events:
+            if planned_cells(event) is None:
+                yield event, templates.cell(event) or self._event_to_row(event)
+                continue
+            for cell in templates.planned(event):
+                yield event, cell if isinstance(cell, CellEvent) else self._event_to_row(cell)
+
+    def _store_together(self, entries: Sequence[tuple[EventLogEntry, Stored]]) -> None:
+        """Store rows in order, all of them or none.
+
+        Who hears of a failure stores the events once more: a shard that kept its part would then
+        hold it twice. So rows that are in their runs' shards to stay count as stored, though the
+        index may get its copy later; the log says so.
+        """
+        of_run: dict[str, list[Stored]] = {}
         for event, stored in entries:
             of_run.setdefault(event.run_id, []).append(stored)
         mirrored = [
@@ -179,7 +266,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
     def _store_in_runs(
         self,
-        of_run: Mapping[str, Sequence[CellEvent | dict[str, Any]]],
+        of_run: Mapping[str, Sequence[Stored]],
         batch: str | None = None,
         unfinished: Sequence[str] = (),
     ) -> None:
@@ -277,7 +364,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def _mirror(
         self,
         index: Connection,
-        entries: Sequence[tuple[EventLogEntry, CellEvent | dict[str, Any]]],
+        entries: Sequence[tuple[EventLogEntry, Stored]],
     ) -> None:
         """Store events in the index, and all that stock storage notes there of each."""
         ids = _insert_in_index(index, [stored for _, stored in entries])
@@ -289,7 +376,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def _index_assets(
         self,
         index: Connection,
-        entries: Sequence[tuple[EventLogEntry, CellEvent | dict[str, Any]]],
+        entries: Sequence[tuple[EventLogEntry, Stored]],
         ids: range,
     ) -> None:
         """Tag the batch's asset events, and bring each of its assets up to date once."""
@@ -303,7 +390,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                 asset_key, kind = template.kind
                 last.setdefault(asset_key, {})[kind] = (event_id, event)
                 for key, value in template.tags_to_index:
-                    tags.append((event_id, asset_key, key, value, stock_moment(stored.moment)))
+                    tags.append((event_id, asset_key, key, value, stored.moment.in_utc))
             elif event.dagster_event_type in ASSET_EVENTS:
                 asset_key, moment = stored["asset_key"], stock_moment(stored["timestamp"])
                 if asset_key and event.dagster_event_type in _ASSET_KEY_EVENTS:
@@ -311,7 +398,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                     last.setdefault(asset_key, {})[kind] = (event_id, event)
                 for key, value in self._tags_for_asset_event(event).items():
                     tags.append((event_id, asset_key, key, value, moment))
-        if tags and self.has_table(AssetEventTagsTable.name):
+        if tags and inspect(index).has_table(AssetEventTagsTable.name):
             index.exec_driver_sql(
                 "INSERT INTO asset_event_tags (event_id, asset_key, key, value, event_timestamp)"
                 " VALUES (?, ?, ?, ?, ?)",
@@ -322,14 +409,14 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                 self._store_asset_event(index, event, event_id)
 
 
-def _insert_in_index(index: Connection, events: Sequence[CellEvent | dict[str, Any]]) -> range:
+def _insert_in_index(index: Connection, events: Sequence[Stored]) -> range:
     """Insert events in order; return their ids. The transaction must hold the write lock."""
     first = (index.exec_driver_sql("SELECT max(id) FROM event_logs").scalar() or 0) + 1
     index.exec_driver_sql(
         "INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key,"
         " asset_key, partition, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (*stock_values(event if isinstance(event, dict) else event.index_row()), event_id)
+            (*(stock_values(event) if isinstance(event, dict) else event.index_values()), event_id)
             for event_id, event in enumerate(events, first)
         ],
     )

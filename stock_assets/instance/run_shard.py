@@ -12,8 +12,9 @@ row, which SQLite does not tell of a view.
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any
+
+from stock_assets.instance.cell_events import stock_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 _COLUMNS = "run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition"
 _NEW_COLUMNS = ", ".join(f"NEW.{name}" for name in _COLUMNS.split(", "))
-_EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1), dt.timedelta(microseconds=1)  # noqa: DTZ001
 _LAST_ID = (
     "max(coalesce((SELECT max(id) FROM ordinary_events), 0),"
     " coalesce((SELECT max(id) FROM cell_events), 0))"
@@ -101,11 +101,6 @@ _LAYOUT = (
 )
 
 
-def stock_moment(timestamp: dt.datetime) -> str:
-    """A time in UTC as stock storage writes it to a shard."""
-    return timestamp.isoformat(" ", "microseconds")
-
-
 def stock_values(row: Mapping[str, Any]) -> tuple[str | None, ...]:
     """A row as stock storage makes it of an event: what to write, in the columns' order."""
     return (
@@ -157,8 +152,8 @@ def insert_events(shard: Connection, events: Sequence[CellEvent | dict[str, Any]
                 template_ids[template],
                 event.partition,
                 f'"metadata_entries": {event.metadata}' if event.metadata else None,
-                (event.moment - _EPOCH) // _MICROSECOND,
-                _short_timestamp(repr(event.entry.timestamp)),
+                event.moment.microseconds,
+                _short_timestamp(event.moment.in_event),
             )
         )
     if cells:

@@ -1,7 +1,7 @@
 """Dagster's own scheduler, which brings into a process what the instance changes of Dagster.
 
-One-run backfills and the kept hash of partitions have to be in the daemon and the webserver, which
-load no definitions and may have any event log. Dagster has no place for such a thing. Of what
+One-run backfills, the kept hash and the kept cells have to be in the daemon and the webserver,
+which load no definitions and may have any event log. Dagster has no place for such a thing. Of what
 dagster.yaml can name, Dagster builds the storages and the scheduler whenever it opens an instance,
 launcher and coordinator only when they are asked for; and a scheduler needs no configuration, so
 nobody has a reason to name another one (docs/adr/0008). In dagster.yaml:
@@ -21,6 +21,7 @@ from dagster._core.scheduler import DagsterDaemonScheduler
 
 from stock_assets.instance.backfills import install_one_run_backfills
 from stock_assets.instance.partition_hash import install_kept_partition_hash
+from stock_assets.instance.range_keys import install_kept_range_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,4 +40,5 @@ class InstallingScheduler(DagsterDaemonScheduler):
         """Build the scheduler as the parent does, in a process that has all of the instance."""
         install_one_run_backfills()
         install_kept_partition_hash()
+        install_kept_range_keys()
         return super().from_config_value(inst_data, config_value)

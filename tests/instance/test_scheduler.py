@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stock_assets.instance import backfills, partition_hash
+from stock_assets.instance import backfills, partition_hash, range_keys
 from stock_assets.instance.batching import BATCH_SIZE_VARIABLE
 from stock_assets.settings import PROJECT_DIR
 
@@ -24,10 +24,22 @@ with dg.DagsterInstance.get() as instance:
         "batches": instance._is_batch_writing_enabled(),
         "ranges": DefaultPartitionsSubset.get_partition_key_ranges.__module__,
         "hash": dg.TimeWindowPartitionsDefinition.__hash__.__module__,
+        "cells": dg.MultiPartitionsDefinition.get_partition_keys_in_range.__module__,
         "definitions": "stock_assets.graph" in sys.modules,
     }))
 """
-INSTALLED = {"ranges": backfills.__name__, "hash": partition_hash.__name__, "definitions": False}
+INSTALLED = {
+    "ranges": backfills.__name__,
+    "hash": partition_hash.__name__,
+    "cells": range_keys.__name__,
+    "definitions": False,
+}
+SWITCHES = (
+    BATCH_SIZE_VARIABLE,
+    backfills.OFF_SWITCH,
+    partition_hash.OFF_SWITCH,
+    range_keys.OFF_SWITCH,
+)
 
 
 def _opened(home: Path, left_out: str | None = None, **environment: str) -> dict[str, Any]:
@@ -36,11 +48,10 @@ def _opened(home: Path, left_out: str | None = None, **environment: str) -> dict
     if left_out is not None:
         del configured[left_out]
     (home / "dagster.yaml").write_text(yaml.safe_dump(configured), encoding="utf-8")
-    ours = (BATCH_SIZE_VARIABLE, backfills.OFF_SWITCH, partition_hash.OFF_SWITCH)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", OPEN],
         env={
-            **{name: value for name, value in os.environ.items() if name not in ours},
+            **{name: value for name, value in os.environ.items() if name not in SWITCHES},
             "DAGSTER_HOME": str(home),
             "STOCK_ASSETS_EVENT_LOG": str(home / "history" / "runs"),
             **environment,
@@ -69,8 +80,8 @@ def test_backfills_and_hash_do_not_depend_on_the_event_log(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_each_has_its_off_switch(tmp_path: Path) -> None:
-    off = {BATCH_SIZE_VARIABLE: "0", backfills.OFF_SWITCH: "0", partition_hash.OFF_SWITCH: "0"}
-    found = _opened(tmp_path, **off)
+    found = _opened(tmp_path, **dict.fromkeys(SWITCHES, "0"))
     assert found["batches"] is False
     assert found["ranges"] == "dagster._core.definitions.partitions.subset.default"
     assert not found["hash"].startswith("stock_assets")
+    assert not found["cells"].startswith("stock_assets")
