@@ -8,12 +8,13 @@ refitted on the cadence. Frames go in and come out: what the lake holds is read 
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from stock_assets.calendars import get_calendar, union_sessions
+from stock_assets.drift.sound import sound_rows
 from stock_assets.forecasting.baseline import lookback_start
 from stock_assets.forecasting.decision import decide
 from stock_assets.forecasting.forecaster import Known
@@ -24,8 +25,9 @@ from stock_assets.forecasting.registry import Registered, Registry, TrainingReco
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from stock_assets.drift.verdict import Signal
     from stock_assets.forecasting.forecaster import Method
     from stock_assets.forecasting.model import VolatilityModel
     from stock_assets.settings import Settings
@@ -50,14 +52,16 @@ class History:
     """Rows of `Features`, all tickers."""
     bars: pl.DataFrame
     """Rows of `Bars`, all tickers."""
-    drift_shares: Mapping[dt.date, float]
-    """Share of drifted pairs of the universe, of each day that has one."""
+    drift: Mapping[dt.date, Signal]
+    """What the markets say, of each day that has something measured."""
     models: pl.DataFrame
     """Each ticker's latest row of `Models` before the first day: what was in force then."""
     orders: pl.DataFrame | None = None
     """All rows of `Orders`: what people had put in force is history too."""
-    forced: Collection[dt.date] = ()
-    """Days on which somebody had a training tried."""
+    forced: Mapping[dt.date, str] = field(default_factory=dict)
+    """Days on which a training was tried that the decision does not call for, and why."""
+    earlier: pl.DataFrame | None = None
+    """Rows of `Bars` before those: they say which prices of these cannot be right."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,9 @@ class ReplayRegistry(Registry):
         registered = Registered(len(self._made) + 1, record)
         self._made[record.model_id] = (model, registered)
         return registered
+
+    def note_trigger(self, *_: object) -> None:
+        """Nothing: a replay asks for no training of the user's."""
 
     def set_alias(self, *_: object, **__: object) -> bool:
         """Refuse: a replay moves nothing that serves."""
@@ -146,7 +153,10 @@ def replay_product(  # noqa: PLR0913
 
     def training_data(begin: dt.date, end: dt.date) -> tuple[pl.DataFrame, pl.DataFrame]:
         seen = pl.col("day").is_between(begin, min(end, last))
-        return history.features.filter(seen), history.bars.filter(seen)
+        bars = history.bars.filter(pl.col("day") <= min(end, last))
+        if history.earlier is not None:
+            bars = pl.concat([history.earlier, bars])
+        return sound_rows(history.features.filter(seen), bars, begin, settings)
 
     known, decided = history.models, []
     everyone = cells_of(settings, settings.tickers, first, last)
@@ -155,7 +165,7 @@ def replay_product(  # noqa: PLR0913
         found = decide(
             part,
             known,
-            history.drift_shares,
+            history.drift,
             training_data,
             registry,
             settings,

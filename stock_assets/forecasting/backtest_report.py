@@ -5,22 +5,20 @@ Draws what `protocol.py` found and `backtest.py` replayed; computes nothing that
 
 from __future__ import annotations
 
-import html
-import io
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stock_assets.forecasting.claims import percent
+from stock_assets.forecasting import html_page as page
 from stock_assets.forecasting.labels import target_days
 from stock_assets.forecasting.protocol import TERCILES, Evaluation
 from stock_assets.forecasting.scoring import INTERVALS
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -30,56 +28,10 @@ SHOWN_TICKERS = 4
 SHOWN_SESSIONS = 120
 ROLLING_DAYS = 125
 
-_INK, _MUTED, _GRID, _SUBJECT = "#1f2937", "#6b7280", "#e5e7eb", "#2563eb"
 _OTHERS = ("#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#a16207", "#64748b", "#be185d")
 _FANS = (("q05", "q95", 0.15), ("q10", "q90", 0.22), ("q25", "q75", 0.35))
 _TOLERANCE = {"year": 0.04, "volatility": 0.03}
 """Coverage this far from what was promised is drawn as within the band."""
-
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _INK,
-    "axes.titlecolor": _INK,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    # The browser's own letters: a third of the bytes, and text that can be selected.
-    "svg.fonttype": "none",
-    # Names of parts are made from this: the same report has the same bytes.
-    "svg.hashsalt": "stock-assets",
-}
-
-_CSS = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; background: #fff;
-  max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .4rem; }
-p.about { color: #6b7280; margin-top: 0; }
-p.verdict { font-size: 1.1rem; background: #eff6ff; border-left: 4px solid #2563eb;
-  padding: .7rem 1rem; }
-p.alarm { background: #fef2f2; border-left: 4px solid #dc2626; padding: .7rem 1rem; }
-p.note { color: #6b7280; font-size: .88rem; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
-div.wide { overflow-x: auto; }
-th, td { text-align: right; padding: .22rem .5rem; border-bottom: 1px solid #e5e7eb;
-  white-space: nowrap; }
-th { font-weight: 600; color: #6b7280; } th:first-child, td:first-child { text-align: left; }
-tr.subject td { font-weight: 600; color: #1d4ed8; }
-svg { width: 100%; height: auto; }
-"""
 
 
 @dataclass(frozen=True)
@@ -102,14 +54,15 @@ class ReportInput:
 
 def write_report(content: ReportInput, file: Path) -> None:
     """Write the page to `file`, making its folder. Raises `OSError` when it cannot."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(report_page(content), encoding="utf-8")
+    page.save(report_page(content), file)
 
 
 def report_page(content: ReportInput) -> str:
     """The page. The same content gives the same text."""
     found = content.evaluation
-    alarms = "".join(f'<p class="alarm">Alarm: {_text(item)}.</p>' for item in found.verdict.alarms)
+    alarms = "".join(
+        f'<p class="alarm">Alarm: {page.text(item)}.</p>' for item in found.verdict.alarms
+    )
     plural = "" if len(content.tickers) == 1 else "s"
     about = (
         f"{content.first} to {content.last}, {len(content.tickers)} ticker{plural}, "
@@ -119,29 +72,21 @@ def report_page(content: ReportInput) -> str:
     sections = [
         ("Scores", _methods_table(found, content.titles), _METHODS_NOTE),
         (f"{found.subject} beside the others", _comparisons_table(found), _TEST_NOTE),
-        ("Forecasts and what came", _figure(_fans, content, (10.4, 6.2)), _FANS_NOTE),
-        ("Coverage by year and by volatility", _figure(_coverage, content, (10.4, 5.4)), ""),
+        ("Forecasts and what came", page.figure(_fans, content, (10.4, 6.2)), _FANS_NOTE),
+        ("Coverage by year and by volatility", page.figure(_coverage, content, (10.4, 5.4)), ""),
         ("", _coverage_table(found), ""),
-        ("Where outcomes fell (PIT)", _figure(_pit, content, (10.4, 3.2)), _PIT_NOTE),
-        ("QLIKE over time", _figure(_over_time, content, (10.4, 3.6)), _TIME_NOTE),
+        ("Where outcomes fell (PIT)", page.figure(_pit, content, (10.4, 3.2)), _PIT_NOTE),
+        ("QLIKE over time", page.figure(_over_time, content, (10.4, 3.6)), _TIME_NOTE),
         ("Skill by horizon and ticker", _skill_pictures(content), _SKILL_NOTE),
         ("Models", _decisions(content), ""),
     ]
-    body = "".join(
-        (f"<h2>{_text(title)}</h2>" if title else "")
-        + part
-        + (f'<p class="note">{_text(note)}</p>' if note else "")
-        for title, part, note in sections
-        if part
+    name, sentence = page.text(found.subject), page.text(found.verdict.sentence)
+    body = (
+        f'<h1>Backtest of {name}</h1><p class="about">{page.text(about)}</p>'
+        f'<p class="verdict">{name}: {sentence}.</p>{alarms}'
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Backtest {content.first} to {content.last}</title><style>{_CSS}</style></head>"
-        f'<body><h1>Backtest of {_text(found.subject)}</h1><p class="about">{_text(about)}</p>'
-        f'<p class="verdict">{_text(found.subject)}: {_text(found.verdict.sentence)}.</p>{alarms}'
-        f"{body}</body></html>\n"
-    )
+    title = f"Backtest {content.first} to {content.last}"
+    return page.page(title, body + "".join(page.section(*item) for item in sections))
 
 
 CANDLES_AS_THEY_ARE = "Candles are as the lake has them now, later corrections of sources included."
@@ -180,25 +125,30 @@ def _methods_table(found: Evaluation, titles: Mapping[str, str]) -> str:
     for row in found.methods.iter_rows(named=True):
         name = row["method"]
         cells = [
-            f'<span title="{_text(titles.get(name, ""))}">{_text(name)}</span>',
-            _number(row["qlike"], 4),
-            _number(row["pinball"], 2, 1e4),
-            _number(row["interval"], 1, 1e4),
-            *(_percent(row[f"in_{level}"]) for level in INTERVALS),
-            _percent(row["mae"], 3),
-            _percent(row["rmse"], 3),
-            _percent(row["r2"], 2),
-            _percent(row["right"]),
-            _percent(row["always_up"]),
-            _number(row["rank_ic"], 3),
-            _number(row["rank_ic_t"], 1),
+            f'<span title="{page.text(titles.get(name, ""))}">{page.text(name)}</span>',
+            page.number(row["qlike"], 4),
+            page.number(row["pinball"], 2, 1e4),
+            page.number(row["interval"], 1, 1e4),
+            *(page.share_text(row[f"in_{level}"]) for level in INTERVALS),
+            page.share_text(row["mae"], 3),
+            page.share_text(row["rmse"], 3),
+            page.share_text(row["r2"], 2),
+            page.share_text(row["right"]),
+            page.share_text(row["always_up"]),
+            page.number(row["rank_ic"], 3),
+            page.number(row["rank_ic_t"], 1),
         ]
         lines.append((name == found.subject, cells))
     walk = found.methods.row(0, named=True)
     blank = [""] * (heads.index("MAE") - 1)
-    cells = ["random walk", *blank, _percent(walk["walk_mae"], 3), _percent(walk["walk_rmse"], 3)]
+    cells = [
+        "random walk",
+        *blank,
+        page.share_text(walk["walk_mae"], 3),
+        page.share_text(walk["walk_rmse"], 3),
+    ]
     lines.append((False, [*cells, *[""] * (len(heads) - len(cells))]))
-    return _table(heads, lines)
+    return page.table(heads, lines)
 
 
 def _comparisons_table(found: Evaluation) -> str:
@@ -208,11 +158,11 @@ def _comparisons_table(found: Evaluation) -> str:
         (
             False,
             [
-                _text(row["other"]),
+                page.text(row["other"]),
                 names[row["measure"]],
                 f"{row['skill']:+.2f} %",
-                _number(row["t"], 1),
-                _chance(row["p"]),
+                page.number(row["t"], 1),
+                page.chance(row["p"]),
                 f"{row['days']:,}",
                 f"{row['years_better']} of {row['years']}",
             ],
@@ -220,7 +170,7 @@ def _comparisons_table(found: Evaluation) -> str:
         for row in found.comparisons.iter_rows(named=True)
         if row["days"]
     ]
-    return _table(heads, lines) if lines else ""
+    return page.table(heads, lines) if lines else ""
 
 
 def _coverage_table(found: Evaluation) -> str:
@@ -229,9 +179,9 @@ def _coverage_table(found: Evaluation) -> str:
         (
             by == "all",
             [
-                _text("all" if by == "all" else group),
+                page.text("all" if by == "all" else group),
                 f"{cells:,}",
-                *(_percent(share) for share in shares),
+                *(page.share_text(share) for share in shares),
             ],
         )
         for part in ("all", "year", "volatility")
@@ -240,60 +190,18 @@ def _coverage_table(found: Evaluation) -> str:
         .iter_rows()
     ]
     heads = [found.subject, "forecasts", *(f"in {level} %" for level in INTERVALS)]
-    return _table(heads, lines)
-
-
-def _table(heads: Sequence[str], lines: Sequence[tuple[bool, Sequence[str]]]) -> str:
-    head = "".join(f"<th>{_text(name)}</th>" for name in heads)
-    rows = "".join(
-        f"<tr{' class=subject' if marked else ''}>"
-        + "".join(f"<td>{cell}</td>" for cell in cells)
-        + "</tr>"
-        for marked, cells in lines
-    )
-    return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
-
-
-def _number(value: float | None, decimals: int, factor: float = 1) -> str:
-    return "-" if value is None else f"{value * factor:,.{decimals}f}"
-
-
-def _chance(p: float | None) -> str:
-    return "&lt;0.0001" if p is not None and p < 1e-4 else _number(p, 4)  # noqa: PLR2004
-
-
-def _percent(share: float | None, decimals: int = 1) -> str:
-    return "-" if share is None else percent(share, decimals)
-
-
-def _text(value: str) -> str:
-    return html.escape(value)
+    return page.table(heads, lines)
 
 
 # --- pictures -------------------------------------------------------------------------------
 
 
-def _figure(
-    draw: Callable[[Figure, ReportInput], None], content: ReportInput, size: tuple[float, float]
-) -> str:
-    """The figure that `draw` fills, as SVG."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure, content)
-        if not figure.axes:
-            return ""
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    text = drawn.getvalue()
-    return text[text.index("<svg") :]
-
-
 def _colours(found: Evaluation) -> dict[str, str]:
     others = [name for name in found.methods["method"] if name != found.subject]
-    return {found.subject: _SUBJECT, **dict(zip(others, itertools.cycle(_OTHERS), strict=False))}
+    return {
+        found.subject: page.SUBJECT,
+        **dict(zip(others, itertools.cycle(_OTHERS), strict=False)),
+    }
 
 
 def _ordered(groups: pl.DataFrame) -> pl.DataFrame:
@@ -337,19 +245,11 @@ def _fan(axes: Axes, ticker: str, rows: pl.DataFrame, bars: pl.DataFrame) -> Non
         lower, upper = (
             (rows["close"] * rows[f"return_{name}"].exp()).to_list() for name in (low, high)
         )
-        axes.fill_between(days, lower, upper, color=_SUBJECT, alpha=alpha, linewidth=0)
-    axes.plot(came["day"].to_list(), came["close"].to_list(), color=_INK, linewidth=1.1)
+        axes.fill_between(days, lower, upper, color=page.SUBJECT, alpha=alpha, linewidth=0)
+    axes.plot(came["day"].to_list(), came["close"].to_list(), color=page.INK, linewidth=1.1)
     axes.set_title(ticker)
     axes.margins(x=0.01)
-    _few_dates(axes)
-
-
-def _few_dates(axes: Axes) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator: Any = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    page.few_dates(axes)
 
 
 def _coverage(figure: Figure, content: ReportInput) -> None:
@@ -372,7 +272,7 @@ def _covered(
 ) -> None:
     band = 100 * _TOLERANCE[by]
     axes.axhspan(level - band, level + band, color="#f1f5f9", linewidth=0)
-    axes.axhline(level, color=_MUTED, linewidth=0.8)
+    axes.axhline(level, color=page.MUTED, linewidth=0.8)
     places: dict[str, int] = {}
     for name, colour in reversed(list(colours.items())):
         own = _ordered(found.coverage.filter(method=name, by=by))
@@ -410,7 +310,7 @@ def _pit(figure: Figure, content: ReportInput) -> None:
             label=name,
             baseline=None,
         )
-    axes.axhline(1, color=_MUTED, linewidth=0.8)
+    axes.axhline(1, color=page.MUTED, linewidth=0.8)
     axes.set_xticks(edges, [f"{edge:.2f}".rstrip("0").rstrip(".") for edge in edges])
     axes.set_xlim(0, 1)
     tallest = float((found.pit["share"] / (found.pit["high"] - found.pit["low"])).max())  # type: ignore[arg-type]
@@ -438,7 +338,7 @@ def _over_time(figure: Figure, content: ReportInput) -> None:
         )
     axes.set_ylabel("QLIKE")
     axes.margins(x=0.01)
-    _few_dates(axes)
+    page.few_dates(axes)
     handles, names = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], names[::-1], ncols=4)
 
@@ -447,7 +347,7 @@ def _skill_pictures(content: ReportInput) -> str:
     """Skill by horizon and by ticker against the verdict's opponents."""
     tallest = max(1, content.evaluation.skill.filter(by="ticker")["group"].n_unique())
     height = 1.2 + 1.6 + min(16.0, 0.17 * tallest)
-    return _figure(_skill, content, (10.4, height))
+    return page.figure(_skill, content, (10.4, height))
 
 
 def _skill(figure: Figure, content: ReportInput) -> None:
@@ -478,9 +378,9 @@ def _skill(figure: Figure, content: ReportInput) -> None:
 
 def _dots(axes: Axes, part: pl.DataFrame) -> None:
     sure = [t is not None and abs(t) >= 2 for t in part["t"]]  # noqa: PLR2004 - as the note says
-    colours = [_SUBJECT if value > 0 else "#dc2626" for value in part["skill"]]
-    axes.axvline(0, color=_MUTED, linewidth=0.8)
-    axes.hlines(range(part.height), 0, part["skill"].to_list(), color=_GRID, linewidth=1.2)
+    colours = [page.SUBJECT if value > 0 else "#dc2626" for value in part["skill"]]
+    axes.axvline(0, color=page.MUTED, linewidth=0.8)
+    axes.hlines(range(part.height), 0, part["skill"].to_list(), color=page.GRID, linewidth=1.2)
     axes.scatter(
         part["skill"].to_list(),
         range(part.height),
@@ -506,15 +406,15 @@ def _decisions(content: ReportInput) -> str:
             False,
             [
                 str(row["day"]),
-                _text(row["decision"]),
-                _text(row["challenger"]),
-                f'<span style="white-space:normal">{_text(row["reason"])}</span>',
+                page.text(row["decision"]),
+                page.text(row["challenger"]),
+                f'<span style="white-space:normal">{page.text(row["reason"])}</span>',
             ],
         )
         for row in tried.sort("day").iter_rows(named=True)
     ]
-    table = _table(["day", "decision", "challenger", "reason"], lines)
-    drawn = _figure(_timeline, content, (10.4, 2.4))
+    table = page.table(["day", "decision", "challenger", "reason"], lines)
+    drawn = page.figure(_timeline, content, (10.4, 2.4))
     return f"{drawn}<details><summary>{len(lines)} trainings</summary>{table}</details>"
 
 
@@ -527,15 +427,15 @@ def _timeline(figure: Figure, content: ReportInput) -> None:
     axes = figure.subplots()
     shares = [None if share is None else 100 * share for share in days["drift_share"]]
     drawn = [share if share is not None else float("nan") for share in shares]
-    axes.fill_between(days["day"].to_list(), 0, drawn, color=_MUTED, alpha=0.25, linewidth=0)
-    for kept, label, face in ((True, "put in force", _SUBJECT), (False, "not kept", "white")):
+    axes.fill_between(days["day"].to_list(), 0, drawn, color=page.MUTED, alpha=0.25, linewidth=0)
+    for kept, label, face in ((True, "put in force", page.SUBJECT), (False, "not kept", "white")):
         part = tried.filter((pl.col("decision") == "trained") == kept)
         axes.scatter(
             part["day"].to_list(),
             [-8] * part.height,
             s=34,
             facecolors=face,
-            edgecolors=_SUBJECT,
+            edgecolors=page.SUBJECT,
             label=f"trained, {label}",
             zorder=3,
             clip_on=False,
@@ -543,5 +443,5 @@ def _timeline(figure: Figure, content: ReportInput) -> None:
     axes.set_ylim(-16, max([30.0, *(share for share in drawn if share == share)]) * 1.1)  # noqa: PLR0124 - not NaN
     axes.set_ylabel("drifted pairs, %")
     axes.margins(x=0.01)
-    _few_dates(axes)
+    page.few_dates(axes)
     figure.legend(loc="outside lower center", ncols=2)

@@ -69,7 +69,7 @@ def residual_pools(  # noqa: PLR0913  # three frames, and what makes a pool
     asked = cells.select("exchange", "day").unique().sort("exchange", "day")
     for key, days in asked.group_by("exchange", maintain_order=True):
         exchange = str(key[0])
-        sessions_of = np.array(get_calendar(exchange).sessions, "datetime64[D]")
+        sessions_of = get_calendar(exchange).session_days
         when = days["day"].to_numpy().astype("datetime64[D]")
         own = labelled.filter(pl.col("exchange") == exchange)
         for horizon in horizons:

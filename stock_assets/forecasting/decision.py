@@ -1,6 +1,6 @@
 """The decision of each day: train, or carry on with the model in force; and why.
 
-A pure function of the rows of earlier days, what people ordered, the drift shares, and features
+A pure function of the rows of earlier days, what people ordered, what drift says, and features
 and bars up to the day before: a year replayed at once decides what a year of evenings decided.
 What the model is is in `model.py`, whether a challenger passes in `gate.py`, how an order comes
 about in `orders.py`, what a training is called by in `fingerprint.py`, where models are kept in
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import datetime as dt
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,12 +49,19 @@ from stock_assets.lake.schemas import Models
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from stock_assets.drift.verdict import Signal
     from stock_assets.settings import Settings
 
     LoadTrainingData = Callable[[dt.date, dt.date], tuple[pl.DataFrame, pl.DataFrame]]
     """(first day, last day) -> features and bars of all tickers the lake holds."""
+    LoadSignals = Callable[[dt.date, dt.date], Mapping[dt.date, Signal]]
+    """(first day, last day) -> what the markets said on those days."""
 
 _FORCED = "forced"
+_PERFORMANCE = re.compile(r"performance \([^()]*\)")
+
+CATCH_UP = 63
+"""Sessions up to the newest that are looked at for a training that was missed: a quarter."""
 
 CHAMPION_ALIAS, CHALLENGER_ALIAS = "champion", "challenger"
 
@@ -103,23 +111,23 @@ class DecisionResult:
 def decide(  # noqa: PLR0913, PLR0917
     cells: pl.DataFrame,
     known: pl.DataFrame,
-    drift_shares: Mapping[dt.date, float],
+    drift: Mapping[dt.date, Signal],
     training_data: LoadTrainingData,
     registry: Registry,
     settings: Settings,
     *,
     orders: pl.DataFrame | None = None,
-    forced: Collection[dt.date] = (),
+    forced: Mapping[dt.date, str] | None = None,
     lake_versions: Mapping[str, int] | None = None,
 ) -> DecisionResult:
     """Decide every (day, ticker) of `cells`, in the order of the days.
 
     `known` are rows of `Models` from the lake: the latest before the slice of every ticker, and
     those of other tickers within it; rows of `cells` themselves are ignored, so that a rerun does
-    not see its own past. `drift_shares` is the universe's share of drifted pairs by day.
+    not see its own past. `drift` is what the markets say by day (`drift.verdict.signals`).
     `training_data` is called at most once, with the days a training of this slice may look at.
     `orders` are all rows of `Orders`; on the day from which one counts, what it says is in force
-    and no training is tried. On days in `forced` training is tried whatever is due.
+    and no training is tried. On days in `forced` training is tried whatever is due, for its reason.
 
     A model that this code cannot serve (`Registry.unfit`) is not carried on: a training is tried as
     if there were none.
@@ -135,7 +143,7 @@ def decide(  # noqa: PLR0913, PLR0917
     days = cells.select("day", "ticker").unique().sort("day", "ticker")
     for (day,), own in days.group_by("day", maintain_order=True):
         assert isinstance(day, dt.date)
-        rows += walk.day(day, own["ticker"].to_list(), drift_shares.get(day), day in forced)
+        rows += walk.day(day, own["ticker"].to_list(), drift.get(day), (forced or {}).get(day))
     version = (lake_versions or {}).get("features")
     schema = Models.create_empty().schema
     frame = pl.DataFrame(rows, schema={k: v for k, v in schema.items() if k != "features_version"})
@@ -147,15 +155,42 @@ def decide(  # noqa: PLR0913, PLR0917
     )
 
 
-def forced_days(models: pl.DataFrame) -> set[dt.date]:
-    """Days on which, as rows of `Models` say, somebody had a training tried."""
-    return set(models.filter(pl.col("reason").str.contains(rf"(^|; ){_FORCED}[:,]"))["day"])
+def forced_days(models: pl.DataFrame) -> dict[dt.date, str]:
+    """Days on which, as rows of `Models` say, a training was tried that nothing here calls for.
+
+    With the reason: somebody forced it, or live scores did, which come after the decision.
+    """
+    pattern = rf"(?:^|; )({_FORCED}|{_PERFORMANCE.pattern})[:,]"
+    found = models.select("day", pl.col("reason").str.extract(pattern)).drop_nulls().unique("day")
+    return dict(found.iter_rows())
+
+
+def forced_words(value: str) -> str:
+    """The reason of a training that somebody asked for, from the value of the run's tag."""
+    return value if _PERFORMANCE.fullmatch(value) else _FORCED
+
+
+def performance_words(failures: str) -> str:
+    """The reason of a training that live scores call for, such as `forced_days` knows again."""
+    return f"performance ({failures.translate(str.maketrans('()', '[]'))})"
+
+
+def rested(day: dt.date, known: pl.DataFrame, settings: Settings) -> bool:
+    """Whether `day` is not decided yet and the cooldown since the last attempt has passed.
+
+    `known` as for `training_due`.
+    """
+    if known.is_empty() or known.filter(pl.col("day") == day).height:
+        return False
+    attempted = known["attempted_day"].max()
+    waited = _waited(day, InForce(attempted_day=attempted), settings)  # type: ignore[arg-type]
+    return waited is not None and waited > settings.forecast.cooldown
 
 
 def training_due(  # noqa: PLR0913
     day: dt.date,
     known: pl.DataFrame,
-    drift_share: float | None,
+    drift: Signal | None,
     settings: Settings,
     orders: pl.DataFrame | None = None,
     *,
@@ -167,20 +202,80 @@ def training_due(  # noqa: PLR0913
     `unfit` the models that this code cannot serve. A training would be tried, or an order is not in
     `known` yet. A day that has been decided is not due again but for an order given since.
     """
-    ordered = [
-        state
-        for begin, state in ordered_states(orders).items()
-        if begin <= day and state.model not in unfit
-    ]
-    if ordered and not (known["attempted_day"] >= ordered[-1].attempted_day).any():
-        return f"{ordered[-1].model} was ordered from {ordered[-1].attempted_day} on"
-    if known.filter(pl.col("day") == day).height:
-        return None
+    return _due(
+        day, known, _latest(known, settings), drift, settings, ordered_states(orders), unfit
+    )
+
+
+def _latest(known: pl.DataFrame, settings: Settings) -> InForce:
+    """What is in force after the decisions of `known`."""
     history = History()
     for row in known.sort("day", "ticker").iter_rows(named=True):
         history.record(row["ticker"], InForce.of_row(row))
-    state = history.state(settings.tickers[0])
-    return _trigger(day, InForce() if state.model in unfit else state, drift_share, settings)
+    return history.state(settings.tickers[0])
+
+
+def _due(  # noqa: PLR0913, PLR0917
+    day: dt.date,
+    known: pl.DataFrame,
+    latest: InForce,
+    drift: Signal | None,
+    settings: Settings,
+    ordered: Mapping[dt.date, InForce],
+    unfit: Collection[str],
+) -> str | None:
+    """`training_due`, where what is in force has been found out: once for many days."""
+    orders = [
+        state for begin, state in ordered.items() if begin <= day and state.model not in unfit
+    ]
+    if orders and not (known["attempted_day"] >= orders[-1].attempted_day).any():
+        return f"{orders[-1].model} was ordered from {orders[-1].attempted_day} on"
+    if (known["day"] == day).any():
+        return None
+    return _trigger(day, InForce() if latest.model in unfit else latest, drift, settings)
+
+
+def trainings_due(  # noqa: PLR0913
+    newest: dt.date,
+    known: pl.DataFrame,
+    signals_of: LoadSignals,
+    settings: Settings,
+    orders: pl.DataFrame | None = None,
+    *,
+    unfit: Collection[str] = (),
+) -> dict[dt.date, str]:
+    """The days since the last decision, up to `newest`, on which a training is due; and why.
+
+    `known` as for `training_due` of `newest`. Each day is judged by what was decided before all of
+    them: on the first, `decide` over the days from there on tries a training too. Not looked at
+    are days more than `CATCH_UP` sessions back: where a training has been due since before these,
+    or nothing was ever decided, only `newest` is named. Nor is a model that this code cannot serve
+    missed before `newest`: it could be served then.
+    """
+    sessions = union_sessions(settings.exchanges)
+    decided = known["day"].max()
+    end = bisect.bisect_left(sessions, newest)
+    begin = end if decided is None else bisect.bisect_right(sessions, decided)
+    first = max(begin, end + 1 - CATCH_UP)
+    days = (*sessions[first:end], newest)
+    drift = signals_of(days[0], newest)
+    latest, ordered = _latest(known, settings), ordered_states(orders)
+    reasons = {
+        day: _due(
+            day,
+            known,
+            latest,
+            drift.get(day),
+            settings,
+            ordered,
+            unfit if day == newest else (),
+        )
+        for day in days
+    }
+    found = {day: why for day, why in reasons.items() if why is not None}
+    if begin < first and days[0] in found:
+        return {day: why for day, why in found.items() if day == newest}
+    return found
 
 
 def _last_day(cells: pl.DataFrame) -> dt.date:
@@ -214,8 +309,8 @@ class _Walk:
         self,
         day: dt.date,
         tickers: Sequence[str],
-        drift_share: float | None,
-        forced: bool,  # noqa: FBT001
+        drift: Signal | None,
+        forced: str | None,
     ) -> list[dict[str, Any]]:
         """The rows of one day."""
         self._record_others(lambda row: row["day"] < day)
@@ -235,12 +330,12 @@ class _Walk:
         if rows is None:
             states = {ticker: self.history.state(ticker) for ticker in tickers}
             decided = {
-                state: self._decision(day, state, drift_share, forced=forced)
+                state: self._decision(day, state, drift, forced=forced)
                 for state in dict.fromkeys(states.values())
             }
             rows = {ticker: decided[state] for ticker, state in states.items()}
         complete = [
-            {**row, "day": day, "ticker": ticker, "drift_share": drift_share}
+            {**row, "day": day, "ticker": ticker, "drift_share": drift.share if drift else None}
             for ticker, row in rows.items()
         ]
         for row in complete:
@@ -266,17 +361,17 @@ class _Walk:
         return None
 
     def _decision(
-        self, day: dt.date, state: InForce, drift_share: float | None, *, forced: bool
+        self, day: dt.date, state: InForce, drift: Signal | None, *, forced: str | None
     ) -> dict[str, Any]:
         """A row without its cell: what is in force after `day` for all whose state is `state`."""
         lost = ""
         if state.model in self.unfit:
             lost, state = f"{self._unfit(state)}; ", InForce()
-        why = _FORCED if forced else _trigger(day, state, drift_share, self.settings)
+        why = forced or _trigger(day, state, drift, self.settings)
         if why is None:
             return self._kept(state, self._waiting(day, state))
         why = lost + why
-        attempt = self.trainer.attempt(day, state)
+        attempt = self.trainer.attempt(day, state, why)
         if isinstance(attempt, str):
             return self._kept(state, f"{why}, but {attempt}")
         record = attempt.record
@@ -352,20 +447,18 @@ class _Data:
     rows: pl.DataFrame
 
 
-def _trigger(
-    day: dt.date, state: InForce, drift_share: float | None, settings: Settings
-) -> str | None:
+def _trigger(day: dt.date, state: InForce, drift: Signal | None, settings: Settings) -> str | None:
     """Why a training is due on `day`; None when it is not."""
     waited = _waited(day, state, settings)
     if waited is None:
         return "no model in force"
+    # What has changed says more than how long ago the last attempt was.
+    if drift is not None and drift.alarm and waited > settings.forecast.cooldown:
+        return f"drift, {drift.alarm}"
     if state.model == BASELINE and waited > settings.forecast.cooldown:
         return f"no model in force, {waited} sessions since the last attempt"
     if waited >= settings.forecast.cadence:
         return f"cadence, {waited} sessions since the last attempt"
-    moved = drift_share is not None and drift_share >= settings.drift.universe_share
-    if drift_share is not None and moved and waited > settings.forecast.cooldown:
-        return f"drift of {100 * drift_share:.0f} % of the universe"
     return None
 
 
@@ -397,8 +490,11 @@ class _Trainer:
         self.attempts: list[Attempt] = []
         self._loaded: _Data | None = None
 
-    def attempt(self, day: dt.date, state: InForce) -> Registered | str:
-        """The challenger of `day` to what is in force, judged; or why none can be trained."""
+    def attempt(self, day: dt.date, state: InForce, why: str) -> Registered | str:
+        """The challenger of `day` to what is in force, judged; or why none can be trained.
+
+        `why` it is tried is told of the training, and no part of it.
+        """
         data = self._known_before(day)
         window = self._window_start(day)
         rows = data.rows.filter(pl.col("day") >= window)
@@ -420,7 +516,9 @@ class _Trainer:
         found = self.registry.find(model_id)
         reused = found is not None
         if found is None:
-            found = self._train(model_id, day, rows, sets, data=data, state=state)
+            found = self._train(model_id, day, rows, sets, data=data, state=state, why=why)
+        else:
+            self.registry.note_trigger(model_id, why)
         verdict = found.record.verdict
         seconds = time.perf_counter() - began
         self.attempts.append(
@@ -437,6 +535,7 @@ class _Trainer:
         *,
         data: _Data,
         state: InForce,
+        why: str,
     ) -> Registered:
         began = time.perf_counter()
         model = fit(rows.filter(sets.training()), sets.calibration_first)
@@ -468,6 +567,7 @@ class _Trainer:
         return self.registry.register(
             model,
             record,
+            trigger=why,
             report=lambda: report(
                 importance(model), model_inputs(later.tail(5)), forecasts[CHALLENGER], later
             ),

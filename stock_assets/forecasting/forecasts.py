@@ -29,11 +29,12 @@ _KEY = ["day", "ticker", "horizon"]
 
 @dataclass(frozen=True)
 class LakeVersions:
-    """Versions of the tables that forecasts are made from; `models` may never have been written."""
+    """Versions of the tables that forecasts are made from; None: the table was never written."""
 
     bars: int
     features: int
     models: int | None
+    drift: int | None = None
 
 
 def make_forecasts(  # noqa: PLR0913, PLR0917
@@ -81,6 +82,10 @@ def make_forecasts(  # noqa: PLR0913, PLR0917
             pl.lit(versions.bars, pl.Int64).alias("bars_version"),
             pl.lit(versions.features, pl.Int64).alias("features_version"),
             pl.lit(versions.models, pl.Int64).alias("models_version"),
+            pl.lit(versions.drift, pl.Int64).alias("drift_version"),
+            # A forecast of the day's own prices; `holding.py` is about the others.
+            pl.lit(None, pl.Date).alias("held_from"),
+            pl.lit(None, pl.String).alias("note"),
         )
         .select(Forecasts.column_names())
         .sort(Forecasts.primary_key())

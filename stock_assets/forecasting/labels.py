@@ -118,7 +118,7 @@ def target_days(cells: pl.DataFrame) -> pl.DataFrame:
         .sort("exchange", "day")
         .group_by("exchange", maintain_order=True)
     ):
-        sessions = np.array(get_calendar(str(exchange[0])).sessions, dtype="datetime64[D]")
+        sessions = get_calendar(str(exchange[0])).session_days
         asked = days["day"].to_numpy().astype("datetime64[D]")
         following = np.searchsorted(sessions, asked, side="right")
         padded = np.concatenate([sessions, np.full(LABEL_SESSIONS, np.datetime64("NaT"))])

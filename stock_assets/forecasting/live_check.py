@@ -28,6 +28,7 @@ from stock_assets.forecasting.scoring import (
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Collection
 
     from stock_assets.settings import ScoreSettings
 
@@ -74,16 +75,26 @@ def recent_scores(scores: pl.DataFrame, window: int) -> pl.DataFrame:
     return scores.filter(pl.col("day").is_in(days.implode()))
 
 
-def live_verdict(scores: pl.DataFrame, exchange: str, settings: ScoreSettings) -> LiveVerdict:
+def live_verdict(
+    scores: pl.DataFrame,
+    exchange: str,
+    settings: ScoreSettings,
+    *,
+    serving: Collection[str] | None = None,
+) -> LiveVerdict:
     """The verdict on rows of `Scores` of one exchange, of which the latest days count.
 
-    Rows older than the window change nothing.
+    Rows older than the window change nothing. `serving` are the models that forecast now, where
+    the words are to say whether it is them that failed.
     """
     recent = recent_scores(scores, settings.window)
     days = recent["day"].n_unique()
     coverages = tuple(_coverage(recent, f"in_{level}", level / 100) for level in PROMISED)
     skill = compare(recent, "pinball", "baseline_pinball")
     failures = _failures(coverages, skill, settings)
+    sentence = _sentence(exchange, recent, coverages, skill, failures)
+    if failures and serving and (~recent["model"].is_in(list(serving))).mean() > 0.5:  # type: ignore[operator]  # noqa: PLR2004
+        sentence += "; most of these forecasts are of a model that has been replaced"
     return LiveVerdict(
         exchange,
         recent["day"].max(),  # type: ignore[arg-type]  # a Date column's
@@ -92,7 +103,7 @@ def live_verdict(scores: pl.DataFrame, exchange: str, settings: ScoreSettings) -
         coverages,
         skill,
         failures,
-        _sentence(exchange, recent, coverages, skill, failures),
+        sentence,
     )
 
 

@@ -52,6 +52,7 @@ EXPERIMENT = "stock-assets"
 
 _ID_TAG, _DAY_TAG, _HASHES_TAG = "model_id", "day", "sha256"
 _CODE_TAG = "code.model"
+_TRIGGER_TAG, _ALSO = "trigger", "; also "
 _BOOSTER_FILE, _REST_FILE, _RECORD_FILE = "model.cb", "rest.json", "training.json"
 _IMPORTANCE_FILE = "importance.csv"
 _CONTENT = (_BOOSTER_FILE, _REST_FILE, _RECORD_FILE)
@@ -141,6 +142,10 @@ class _Place:
     """None where it was registered before hashes were kept."""
     code: str | None
     """`CODE_VERSION` of the code that trained it."""
+    run: str
+    """MLflow's run of the training."""
+    triggers: tuple[str, ...]
+    """What asked for it, as its run says."""
 
     @property
     def unfit(self) -> str | None:
@@ -239,34 +244,38 @@ class Registry:
             raise ModelError(message)
         return _load(place.files, model_id, tuple(_hashes(place).items()))
 
-    def register(
+    def register(  # noqa: PLR0913
         self,
         model: VolatilityModel,
         record: TrainingRecord,
         *,
+        trigger: str = "",
         report: Callable[[], TrainingReport] | None = None,
         parameters: Mapping[str, object] | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> Registered:
         """Log and register `model`; the one already called `record.model_id` wins if there is one.
 
-        `parameters` and `metrics` are logged beside the record's own; `report` is asked for what
-        else is shown, once it is needed: drawing costs.
+        `trigger` is what asked for the training. `parameters` and `metrics` are logged beside the
+        record's own; `report` is asked for what else is shown, once it is needed: drawing costs.
 
         The version and its name are one transaction and come last: a registration that was killed
         leaves at most files that nothing refers to. One registration at a time per folder.
         """
         _client(self.folder)  # makes the folder, and takes the lock to do so
         with _lock(self.folder):
-            if (found := self.find(record.model_id)) is not None:
-                return found
+            found = self.find(record.model_id)
             from mlflow.exceptions import MlflowException
 
             try:
+                if found is not None:
+                    self._add_trigger(record.model_id, trigger)
+                    return found
                 version = _register(
                     self.folder,
                     model,
                     record,
+                    trigger=trigger,
                     report=report,
                     parameters=parameters or {},
                     metrics=metrics or {},
@@ -278,6 +287,36 @@ class Registry:
                 )
                 raise ModelError(message) from error
         return Registered(version, record)
+
+    def note_trigger(self, model_id: str, trigger: str) -> None:
+        """Note what asks for a training that is there already, unless its run says so.
+
+        A model's name is its inputs, and what asked for it is none of them: the same training for
+        another reason is the same model. Its run tells all of them, the first first, so that each
+        row of `Models` finds its own there. Raises `ModelError` where it cannot be written.
+        """
+        place = self._place(model_id)
+        if place is None or trigger in place.triggers:
+            return
+        _client(self.folder)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with _lock(self.folder):
+                self._add_trigger(model_id, trigger)
+        except (OSError, MlflowException) as error:
+            message = (
+                f"the run of model {model_id} cannot be written in {self.folder}: {error}; free "
+                "space or mend the folder's rights"
+            )
+            raise ModelError(message) from error
+
+    def _add_trigger(self, model_id: str, trigger: str) -> None:
+        """The caller holds the folder's lock."""
+        place = self._place(model_id)
+        if place is not None and trigger and trigger not in place.triggers:
+            told = _ALSO.join([*place.triggers, trigger])
+            _client(self.folder).set_tag(place.run, _TRIGGER_TAG, told)
 
     def set_alias(self, alias: str, model_id: str | None, day: dt.date) -> bool:
         """Point `alias` (champion, challenger) at `model_id` (None: at nothing) as of `day`.
@@ -333,12 +372,14 @@ def _places(folder: Path, model_id: str | None = None) -> list[_Place]:
     """
     query = """
         with told as (select version, key, value from model_version_tags where name = :model)
-        select models.version, models.run_id, named.value, trained.value, hashes.value, code.value
+        select models.version, models.run_id, named.value, trained.value, hashes.value, code.value,
+            trigger.value
         from model_versions models
         join told named on named.version = models.version and named.key = :id
         left join told trained on trained.version = models.version and trained.key = :day
         left join told hashes on hashes.version = models.version and hashes.key = :hashes
         left join tags code on code.run_uuid = models.run_id and code.key = :code
+        left join tags trigger on trigger.run_uuid = models.run_id and trigger.key = :trigger
         where models.name = :model and models.current_stage != 'Deleted_Internal'
         and (:wanted is null or named.value = :wanted)
         order by models.version
@@ -349,6 +390,7 @@ def _places(folder: Path, model_id: str | None = None) -> list[_Place]:
         "day": _DAY_TAG,
         "hashes": _HASHES_TAG,
         "code": _CODE_TAG,
+        "trigger": _TRIGGER_TAG,
         "wanted": model_id,
     }
     with _read_database(folder) as connection:
@@ -363,8 +405,10 @@ def _places(folder: Path, model_id: str | None = None) -> list[_Place]:
             files=_files(folder, str(run)),
             hashes=None if hashes is None else json.loads(hashes),
             code=code,
+            run=str(run),
+            triggers=tuple(trigger.split(_ALSO)) if trigger else (),
         )
-        for version, run, name, trained, hashes, code in found
+        for version, run, name, trained, hashes, code, trigger in found
     ]
 
 
@@ -506,6 +550,7 @@ def _register(  # noqa: PLR0913
     model: VolatilityModel,
     record: TrainingRecord,
     *,
+    trigger: str,
     report: Callable[[], TrainingReport] | None,
     parameters: Mapping[str, object],
     metrics: Mapping[str, float],
@@ -527,12 +572,14 @@ def _register(  # noqa: PLR0913
         **record.sets,
         **parameters,
     }
-    described = f"Trained on {record.day}, {verdict.decision}: {verdict.reason}."
+    asked = f" ({trigger})" if trigger else ""
+    described = f"Trained on {record.day}{asked}, {verdict.decision}: {verdict.reason}."
     told = {
         _ID_TAG: record.model_id,
         "decision": verdict.decision,
         "accepted": str(verdict.accepted).lower(),
         "reason": verdict.reason,
+        **({_TRIGGER_TAG: trigger} if trigger else {}),
         **({"leak_alarm": verdict.leak_alarm} if verdict.leak_alarm else {}),
         **{f"lake.{name}": str(number) for name, number in record.lake_versions.items()},
         **_code_tags(),

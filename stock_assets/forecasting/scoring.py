@@ -73,9 +73,11 @@ def score(forecasts: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
     `bars` (rows of `Bars`) reach from the earliest forecast day to the last target day. A forecast
     is dated by its target day. Variance, and so QLIKE, is null unless every session on the way
     has its bar. A forecast across a suspected split is not scored: what came is not known before
-    the split is declared. A row depends on its own forecast and those bars only.
+    the split is declared. One that is held is not: it is an earlier day's, which is scored as that
+    day's. A row depends on its own forecast and those bars only.
     """
-    found = _with_actuals(forecasts, bars).with_columns(
+    own = forecasts.filter(pl.col("held_from").is_null())
+    found = _with_actuals(own, bars).with_columns(
         (pl.col("last_price") * pl.col("actual_return").exp()).alias("actual_price")
     )
     return found.select(

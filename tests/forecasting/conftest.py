@@ -31,15 +31,20 @@ def simulate_bars(
     exchange: str = WEEKDAYS,
     first: dt.date = FIRST,
     seed: int = 1,
+    log_volatility: Callable[[np.random.Generator, int], np.ndarray] | None = None,
 ) -> pl.DataFrame:
-    """Bars with clustered volatility that the range shows before the close does."""
+    """Bars with clustered volatility that the range shows before the close does.
+
+    `log_volatility` gives the path of a market's or ticker's own log volatility, if not the usual.
+    """
     calendar = get_calendar(exchange)
     days = calendar.after(first - dt.timedelta(1), sessions)
     rng = np.random.default_rng(seed)
     frames = []
-    market = _log_volatility(rng, sessions)
+    path_of = log_volatility or _log_volatility
+    market = path_of(rng, sessions)
     for ticker in tickers:
-        sigma = 0.015 * np.exp(0.5 * market + 0.5 * _log_volatility(rng, sessions))
+        sigma = 0.015 * np.exp(0.5 * market + 0.5 * path_of(rng, sessions))
         steps = rng.standard_normal((sessions, 20)) * sigma[:, None] / math.sqrt(20)
         path = np.cumsum(steps, axis=1)
         start = math.log(100) + np.concatenate([[0], np.cumsum(path[:, -1])[:-1]])
@@ -235,6 +240,9 @@ class MemoryRegistry:
 
     def load(self, model_id: str) -> VolatilityModel:
         return self.models[model_id][0]
+
+    def note_trigger(self, *_: object) -> None:
+        """What asks for a training is no part of it."""
 
     def register(self, model: VolatilityModel, record: TrainingRecord, **_: object) -> Registered:
         registered = Registered(len(self.models) + 1, record)

@@ -8,16 +8,26 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from stock_assets.drift.verdict import Signal
 from stock_assets.errors import ModelError
 from stock_assets.forecasting import decision, gate
-from stock_assets.forecasting.decision import DecisionResult, decide, forced_days, training_due
+from stock_assets.forecasting.decision import (
+    DecisionResult,
+    decide,
+    forced_days,
+    forced_words,
+    performance_words,
+    training_due,
+)
 from stock_assets.forecasting.forecaster import Known
 from stock_assets.forecasting.in_force import models_in_force
 from stock_assets.forecasting.labels import labels, returns_ahead
 from stock_assets.forecasting.model import PARAMETERS, VolatilityModel
-from stock_assets.forecasting.registry import Registry
+from stock_assets.forecasting.registry import MODEL_NAME, Registry
 from stock_assets.lake.schemas import Models, Orders
 from stock_assets.settings import Settings
+
+pytestmark = pytest.mark.slow
 
 NONE = Models.create_empty()
 HONEST_LEVEL = gate.LEVEL
@@ -45,7 +55,7 @@ def run(bars, features, registry, make_settings) -> Callable[..., DecisionResult
 
     def decided(
         days, tickers=EVERYONE, known=NONE, shares=None, *, registry=registry, cut=None,
-        market=(bars, features), settings=None, forced=(), loads=None, orders=None,
+        market=(bars, features), settings=None, forced=None, loads=None, orders=None,
     ):  # fmt: skip
         bars, features = market
 
@@ -57,14 +67,23 @@ def run(bars, features, registry, make_settings) -> Callable[..., DecisionResult
 
         cells = pl.DataFrame({"day": days}).join(pl.DataFrame({"ticker": tickers}), how="cross")
         made = decide(
-            cells, known, shares or {}, load, registry, settings or make_settings(EVERYONE),
-            orders=orders, forced=forced, lake_versions={"features": 7},
+            cells, known, signals(shares or {}), load, registry,
+            settings or make_settings(EVERYONE), orders=orders, forced=forced,
+            lake_versions={"features": 7},
         )  # fmt: skip
         Models.validate(made.rows)
         assert made.rows.select("day", "ticker").equals(cells.sort("day", "ticker"))
         return made
 
     return decided
+
+
+def signals(shares: dict[dt.date, float]) -> dict[dt.date, Signal]:
+    """What drift says on days of those shares of drifted pairs, which alarm above 0.3."""
+    return {
+        day: Signal(share, f"XMOS: {share:.0%} of pairs drifted" if share > 0.3 else None)
+        for day, share in shares.items()
+    }
 
 
 def decisions(rows: pl.DataFrame, ticker: str = "A") -> dict[dt.date, tuple[str, str]]:
@@ -149,22 +168,28 @@ def test_drift_asks_for_a_training_once_the_cooldown_has_passed(run, days) -> No
     result = run(days[:30], shares=shares)
     tried = decisions(result.rows)
     assert list(tried) == [days[0], days[11], days[22]]
-    assert "drift of 31 % of the universe" in tried[days[11]][1]
-    assert list(decisions(run(days[:30], shares=dict.fromkeys(days, 0.29)).rows)) == [days[0]]
+    assert tried[days[11]][1].startswith("drift, XMOS: 31% of pairs drifted: ")
+    held = result.rows.filter(day=days[11])["drift_share"].unique().to_list()
+    assert held == [0.31]
+    assert list(decisions(run(days[:30], shares=dict.fromkeys(days, 0.3)).rows)) == [days[0]]
 
 
 def test_force_trains_on_its_day(run, days) -> None:
-    tried = decisions(run(days[:10], forced=[days[3]]).rows)
+    tried = decisions(run(days[:10], forced={days[3]: "forced"}).rows)
     assert list(tried) == [days[0], days[3]]
     assert tried[days[3]][1].startswith("forced")
 
 
 def test_a_forced_training_is_known_by_its_rows_and_tried_again_in_a_replay(run, days) -> None:
-    first = run(days[:10], forced=[days[3]])
-    assert forced_days(first.rows) == {days[3]}
+    live = performance_words("XMOS, the 80 % interval is too narrow (p = 0.001)")
+    reasons = {days[3]: forced_words("1"), days[6]: forced_words(live)}
+    first = run(days[:10], forced=reasons)
+    assert reasons[days[3]] == "forced"
+    assert reasons[days[6]] == ("performance (XMOS, the 80 % interval is too narrow [p = 0.001])")
+    assert forced_days(first.rows) == reasons
     again = run(days[:10], forced=forced_days(first.rows))
     assert again.rows.equals(first.rows)
-    assert forced_days(run(days[:10]).rows) == set()
+    assert forced_days(run(days[:10]).rows) == {}
 
 
 def test_too_few_rows_leave_the_baseline_in_force_and_say_so(run, sessions, make_settings) -> None:
@@ -268,6 +293,25 @@ def test_with_the_real_registry_the_decision_is_the_same_and_the_model_is_there(
     assert made.height == 30
     for alias, model in real.aliases.items():
         assert kept.set_alias(alias, model, real.last_day)
+
+    # What asked for it is on its run as in the row, and no part of it.
+    from mlflow import MlflowClient
+
+    def asked() -> list[str]:
+        client = MlflowClient(kept.uri, kept.uri)
+        version = client.get_model_version(MODEL_NAME, str(kept.find(name).version))
+        told = client.get_run(version.run_id).data.tags
+        assert "(no model in force), trained" in told["mlflow.note.content"]
+        assert version.description == told["mlflow.note.content"]
+        return [f"{trigger}: {told['reason']}" for trigger in told["trigger"].split("; also ")]
+
+    assert asked() == [real.rows["reason"][0]]
+    (attempt,), (again,) = real.attempts, run(days[:1], registry=kept).attempts
+    assert (again.reused, again.model_id) == (True, attempt.model_id)
+    assert asked() == [real.rows["reason"][0]], "told once, however often it is replayed"
+    forced = run(days[:1], registry=kept, forced={days[0]: "forced"})
+    assert [item.model_id for item in forced.attempts] == [name]
+    assert asked() == [real.rows["reason"][0], forced.rows["reason"][0]]
 
 
 def test_a_models_name_says_what_it_was_judged_against(run, days) -> None:
@@ -523,7 +567,7 @@ def test_forecasts_are_served_what_the_rows_say_though_no_row_is_written(run, da
 
 
 def test_no_training_is_tried_on_the_day_of_an_order(run, days) -> None:
-    result = run(days[:1], orders=order(days[0]), forced=[days[0]])
+    result = run(days[:1], orders=order(days[0]), forced={days[0]: "forced"})
     assert result.attempts == ()
     assert "the forced training was not tried" in result.rows["reason"][0]
     assert result.aliases == {"champion": None}

@@ -180,3 +180,17 @@ def test_forecasts_of_the_baseline_are_not_compared_with_itself() -> None:
     verdict = live_verdict(scores, "X", DEFAULTS)
     assert verdict.failures == ()
     assert "all by the baseline" in verdict.sentence
+
+
+def test_failures_of_a_model_that_was_replaced_are_said_to_be_its() -> None:
+    narrow = market(20, 0.3, 60, 5, width=0.5)
+    words = "most of these forecasts are of a model that has been replaced"
+    assert words in live_verdict(narrow, "X", DEFAULTS, serving=["new"]).sentence
+    assert words not in live_verdict(narrow, "X", DEFAULTS, serving=["m", "new"]).sentence
+    assert words not in live_verdict(narrow, "X", DEFAULTS).sentence
+    late = pl.when(pl.col("day") < narrow["day"].unique().sort()[35])
+    half = narrow.with_columns(late.then(pl.lit("m")).otherwise(pl.lit("new")).alias("model"))
+    assert words in live_verdict(half, "X", DEFAULTS, serving=["new"]).sentence
+    assert words not in live_verdict(half, "X", DEFAULTS, serving=["m"]).sentence
+    right = market(20, 0.3, 60, 5)
+    assert words not in live_verdict(right, "X", DEFAULTS, serving=["new"]).sentence

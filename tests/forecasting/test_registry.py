@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -34,8 +35,17 @@ from stock_assets.forecasting.model import (
     model_inputs,
     trainable,
 )
-from stock_assets.forecasting.registry import MODEL_NAME, Registry, TrainingRecord, _client, _places
+from stock_assets.forecasting.registry import (
+    MODEL_NAME,
+    Registry,
+    TrainingRecord,
+    _client,
+    _code_tags,
+    _places,
+)
 from stock_assets.forecasting.training_report import report
+
+pytestmark = pytest.mark.slow
 
 DAY = dt.date(2024, 5, 6)
 
@@ -64,6 +74,18 @@ def empty(tmp_path_factory: pytest.TempPathFactory, model: VolatilityModel) -> P
 @pytest.fixture
 def folder(empty: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(empty, tmp_path / "mlflow"))
+
+
+def commit() -> str:
+    """That of the checkout which the tests run in; nothing where it is none."""
+    project = Path(__file__).parents[2]
+    if not (project / ".git").exists():
+        return ""
+    found = subprocess.run(
+        ["git", "-C", str(project), "rev-parse", "HEAD"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return found.stdout.strip()
 
 
 def heed_permissions() -> None:
@@ -273,6 +295,27 @@ def test_a_clean_process_in_another_place_forecasts_the_same_and_stays_quiet(
     expected = model.forecast(features.tail(60), Known(features, labelled))
     assert made.height == 60 * 5
     assert_frame_equal(made, expected, check_exact=True)
+
+
+def test_mlflow_alone_loads_a_version_by_its_name_in_a_clean_process(
+    empty: Path, model: VolatilityModel, features: pl.DataFrame, tmp_path: Path
+) -> None:
+    inputs = model_inputs(features.tail(60))
+    inputs.write_parquet(tmp_path / "inputs.parquet")
+    script = (
+        "import sys, numpy, pandas, mlflow.pyfunc\n"
+        "mlflow.set_tracking_uri(sys.argv[1])\n"
+        "loaded = mlflow.pyfunc.load_model(sys.argv[2])\n"
+        "made = loaded.predict(pandas.read_parquet('inputs.parquet'))\n"
+        "numpy.save('made.npy', made)\n"
+        "print('stock_assets' in sys.modules)\n"
+    )
+    done = run(script, Registry(empty).uri, f"models:/{MODEL_NAME}/1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False"]
+    made = np.load(tmp_path / "made.npy")
+    assert made.shape == (60, len(TARGETS))
+    assert made == pytest.approx(model.booster.predict(inputs.to_numpy()))
 
 
 def test_nothing_is_written_outside_the_folder(
@@ -516,7 +559,10 @@ def test_a_run_shows_all_of_a_training(
         record("shown"), measures={"skill": 1.5, "baseline_t": 2.5}, lake_versions={"bars": 4}
     )
     registry = Registry(folder)
-    found = registry.register(model, told, report=lambda: shown, parameters={"window": 250})
+    _code_tags.cache_clear()  # the code of now, whatever it was when another test asked
+    found = registry.register(
+        model, told, trigger="cadence", report=lambda: shown, parameters={"window": 250}
+    )
     client = MlflowClient(registry.uri, registry.uri)
     version = client.get_model_version(MODEL_NAME, str(found.version))
     run = client.get_run(version.run_id)
@@ -532,6 +578,8 @@ def test_a_run_shows_all_of_a_training(
     assert run.data.tags["decision"] == "trained"
     assert run.data.tags["lake.bars"] == "4"
     assert run.data.tags["code.package"]
+    assert run.data.tags["trigger"] == "cadence"
+    assert run.data.tags.get("mlflow.source.git.commit", "").removesuffix("-dirty") == commit()
     assert "a reason" in version.description
     assert set(json.loads(version.tags["sha256"])) == {
         "model.cb", "rest.json", "training.json",

@@ -168,6 +168,6 @@ def _session_numbers(rows: pl.DataFrame) -> NDArray[np.int64]:
     days = rows["day"].to_numpy().astype("datetime64[D]")
     for exchange in rows["exchange"].unique():
         own = (rows["exchange"] == exchange).to_numpy()
-        sessions = np.array(get_calendar(exchange).sessions, "datetime64[D]")
+        sessions = get_calendar(exchange).session_days
         numbers[own] = np.searchsorted(sessions, days[own])
     return numbers
