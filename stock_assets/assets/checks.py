@@ -20,6 +20,7 @@ import polars as pl
 from stock_assets.assets.common import BACKFILL, TABLE_OF, slice_of
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.calendars import get_calendar
+from stock_assets.forecast_inputs import blocked_cells
 from stock_assets.lake.schemas import TABLES
 from stock_assets.lake.splits import declaration
 from stock_assets.lake.undeclared import before_and_after
@@ -55,17 +56,19 @@ Compute = Callable[[dg.AssetExecutionContext, LakeResource], None]
 Results = Callable[[dg.AssetExecutionContext, LakeResource], Iterator[dg.AssetCheckResult]]
 
 
-def checked_asset(
+def checked_asset(  # noqa: PLR0913
     spec: dg.AssetSpec,
     settings: Settings,
     grid: Grid,
     *,
     more_specs: Sequence[dg.AssetCheckSpec] = (),
     more_results: Results | None = None,
+    more_resources: Collection[str] = (),
 ) -> Callable[[Compute], dg.AssetsDefinition]:
     """Decorator: an asset whose step computes and writes, then checks what the lake holds.
 
     `more_specs` are checks beside those that every table has; `more_results` yields their results.
+    `more_resources` are those that it finds in its context beside the lake.
     """
     name = spec.key.to_user_string()
 
@@ -78,8 +81,10 @@ def checked_asset(
             # Otherwise Dagster takes the asset and its checks for one thing that must be requested
             # together, and automation asks for the checks of a single cell in a run of their own.
             can_subset=True,
+            required_resource_keys={"lake", *more_resources},
         )
-        def step(context: dg.AssetExecutionContext, lake: LakeResource):  # noqa: ANN202
+        def step(context: dg.AssetExecutionContext):  # noqa: ANN202
+            lake: LakeResource = context.resources.lake
             if context.selected_asset_keys:
                 compute(context, lake)
                 yield dg.MaterializeResult(name)
@@ -241,6 +246,9 @@ def _complete(  # noqa: PLR0913, PLR0917
     else:
         expected, explained = _expected_candles(filled, area, lake, settings, grid)
     missing = sorted(expected - filled)
+    why = ""
+    if name == "forecasts" and missing:
+        missing, explained, why = _not_at_fault(missing, first, area, lake)
     # Rows of a halted or thinly traded ticker may really not exist: a warning, not an error.
     return dg.AssetCheckResult(
         asset_key=name,
@@ -250,6 +258,7 @@ def _complete(  # noqa: PLR0913, PLR0917
         description=(
             f"{len(filled)} of {len(filled) + len(missing)} expected cells have rows"
             + (f"; missing without an explanation: {_named(missing)}" if missing else "")
+            + why
         ),
         metadata={
             "cells with rows": len(filled),
@@ -259,6 +268,24 @@ def _complete(  # noqa: PLR0913, PLR0917
             ),
             "missing cells": len(missing),
         },
+    )
+
+
+def _not_at_fault(
+    missing: list[tuple[dt.date, str]], first: dt.date, area: Slice, lake: LakeResource
+) -> tuple[list[tuple[dt.date, str]], dict[str, int], str]:
+    """Of cells without a forecast: those without a fault; how many have one; which, in words."""
+    with lake.get_connection("drift") as connection:
+        blocked = blocked_cells(connection, first, area.last_date, area.tickers)
+    faults = {(day, ticker): why for day, ticker, why in blocked.iter_rows()}
+    found = [cell for cell in missing if cell in faults]
+    if not found:
+        return missing, {}, ""
+    told = [f"{day} {ticker}: {faults[day, ticker]}" for day, ticker in found]
+    return (
+        [cell for cell in missing if cell not in faults],
+        {"prices that cannot be right, and no earlier forecast reaches on": len(found)},
+        "; none, and rightly, for " + "; ".join(told[:_NAMED] + ["..."] * (len(told) > _NAMED)),
     )
 
 
@@ -277,15 +304,15 @@ def _due_scores(first: dt.date, area: Slice, lake: LakeResource, settings: Setti
     """Cells whose bar is there and that some forecast that can be scored was made for."""
     longest = max(settings.forecast.horizons)
     earliest = min(get_calendar(name).back(first, longest) for name in settings.exchanges)
-    with lake.get_connection("forecasts", "bars") as connection:
+    with lake.get_connection("forecasts", "bars", "drift") as connection:
         forecasts = rows(
             connection,
             "forecasts",
             earliest,
             area.last_date,
             tickers=area.tickers,
-            columns=["day", "target_day", "ticker"],
-        )
+            columns=["day", "target_day", "ticker", "held_from"],
+        ).filter(pl.col("held_from").is_null())
         bars = rows(
             connection,
             "bars",
@@ -294,6 +321,8 @@ def _due_scores(first: dt.date, area: Slice, lake: LakeResource, settings: Setti
             tickers=area.tickers,
             columns=["day", "ticker", "suspected_split"],
         )
+        # Prices that cannot be right are no outcome, and nothing was forecast from them.
+        blocked = blocked_cells(connection, earliest, area.last_date, area.tickers)
     # What leads across a suspected split is not scored.
     splits = bars.filter(pl.col("suspected_split").is_not_null())
     across = forecasts.join(splits, on="ticker", suffix="_split").filter(
@@ -301,7 +330,7 @@ def _due_scores(first: dt.date, area: Slice, lake: LakeResource, settings: Setti
     )
     scored = forecasts.join(across, on=["day", "target_day", "ticker"], how="anti")
     due = scored.select(pl.col("target_day").alias("day"), "ticker")
-    return _cells(due) & _cells(bars.filter(pl.col("day") >= first))
+    return _cells(due) & _cells(bars.filter(pl.col("day") >= first)) - _cells(blocked)
 
 
 def _expected_candles(

@@ -4,7 +4,12 @@ What counts as leaving the band is decided in `forecasting/live_check.py`; here 
 goes in and a check's result comes out.
 """
 
+import datetime as dt
+from collections.abc import Sequence
+
 import dagster as dg
+import duckdb
+import polars as pl
 
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.forecasting.live_check import LiveVerdict, live_scores_start, live_verdict
@@ -13,6 +18,8 @@ from stock_assets.settings import Settings
 from stock_assets.slices import Slice
 
 LIVE_CHECK = "forecasts_keep_their_promise"
+
+_SERVING, _LATELY = ("day", "model"), dt.timedelta(days=14)
 
 LIVE_CHECK_SPEC = dg.AssetCheckSpec(
     LIVE_CHECK,
@@ -30,7 +37,8 @@ def forecasts_keep_their_promise(
 ) -> dg.AssetCheckResult:
     """The result over each exchange of the slice, whichever of its tickers the slice has."""
     exchanges = sorted({settings.instrument(ticker).exchange for ticker in area.tickers})
-    verdicts = [_verdict(lake, settings, exchange, area) for exchange in exchanges]
+    with lake.get_connection("scores", "forecasts") as connection:
+        verdicts = live_verdicts(connection, settings, area.last_date, exchanges)
     failed = [verdict for verdict in verdicts if verdict.failures]
     return dg.AssetCheckResult(
         asset_key="scores",
@@ -51,9 +59,24 @@ def forecasts_keep_their_promise(
     )
 
 
-def _verdict(lake: LakeResource, settings: Settings, exchange: str, area: Slice) -> LiveVerdict:
-    tickers = [item.ticker for item in settings.universe if item.exchange == exchange]
-    first = live_scores_start(exchange, area.last_date, settings.scores)
-    with lake.get_connection("scores") as connection:
-        found = rows(connection, "scores", first, area.last_date, tickers=tickers)
-    return live_verdict(found, exchange, settings.scores)
+def live_verdicts(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    day: dt.date,
+    exchanges: Sequence[str],
+    *,
+    made_after: dt.date = dt.date.min,
+) -> list[LiveVerdict]:
+    """The verdict on the scores of each exchange up to `day`, of forecasts made after a day."""
+    found = []
+    for exchange in exchanges:
+        tickers = [item.ticker for item in settings.universe if item.exchange == exchange]
+        first = live_scores_start(exchange, day, settings.scores)
+        scores = rows(connection, "scores", first, day, tickers=tickers).filter(
+            pl.col("forecast_day") > made_after
+        )
+        lately = max(first, day - _LATELY)
+        newest = rows(connection, "forecasts", lately, day, tickers=tickers, columns=_SERVING)
+        serving = newest.filter(pl.col("day") == pl.col("day").max())["model"].unique()
+        found.append(live_verdict(scores, exchange, settings.scores, serving=serving.to_list()))
+    return found

@@ -1,12 +1,15 @@
 """`model`, `forecasts` and `scores`: decide, forecast, and say afterwards what it was worth.
 
+The step of `scores` writes `shadows` too, which is no asset: a cell of it would cost an event in
+every backfill, and nothing depends on it (docs/adr/0026).
+
 What is decided, forecast and scored is computed in `forecasting/`; here slices of the lake go in
 and come out.
 """
 
 import base64
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 import polars as pl
@@ -15,20 +18,28 @@ from stock_assets.assets.checks import checked_asset
 from stock_assets.assets.common import report, slice_of, spec
 from stock_assets.assets.lake_resource import LakeResource
 from stock_assets.assets.live_check import LIVE_CHECK_SPEC, forecasts_keep_their_promise
-from stock_assets.automation.conditions import FOLLOW_THE_MODEL, RETRAIN_WHEN_DRIFT_FAILS
-from stock_assets.calendars import get_calendar
-from stock_assets.drift.verdict import universe_verdict
+from stock_assets.assets.page_check import PageCheck
+from stock_assets.automation.conditions import FOLLOW_THE_MODEL
+from stock_assets.calendars import get_calendar, union_sessions
+from stock_assets.drift.index import write_index
+from stock_assets.drift.sound import first_bar_to_judge, sound_rows
+from stock_assets.drift.verdict import signals
+from stock_assets.errors import ModelError
 from stock_assets.forecast_inputs import (
     FORECAST_TABLES,
     all_orders,
+    blocked_cells,
     known_models,
     read_inputs,
 )
 from stock_assets.forecasting.baseline import BASELINE
-from stock_assets.forecasting.decision import decide, forced_days
+from stock_assets.forecasting.decision import decide, forced_days, forced_words
 from stock_assets.forecasting.fan import fan_picture
+from stock_assets.forecasting.model import VolatilityModel
 from stock_assets.forecasting.registry import Registry
 from stock_assets.forecasting.scoring import score, summarise
+from stock_assets.forecasting.shadows import BAR_COLUMNS, attempts, shadow_scores, window_start
+from stock_assets.lake.schemas import Shadows
 from stock_assets.lake.views import rows, versions_of
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
@@ -48,25 +59,33 @@ _GATE = (
 """Columns of `Models` that the UI shows as the model's metadata."""
 
 FORCE_TAG = "stock_assets/force_training"
-"""A run with this tag tries a training on its last day, whatever is due."""
+"""A run with this tag tries a training on its last day, whatever is due.
+
+Its value is the reason, where it is that of `performance_words`.
+"""
 
 _DECISION_TABLES = ("bars", "features", "drift", "models", "orders")
+
+_HELD = ("day", "ticker", "note")
 
 _FAN_DAYS = dt.timedelta(days=120)
 
 
 def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
     """The asset that decides, day by day, which model is in force."""
+    pages = PageCheck("model")
+
+    def pages_check(
+        context: dg.AssetExecutionContext, _: LakeResource
+    ) -> Iterator[dg.AssetCheckResult]:
+        yield pages.result(context, grid.days_of(slice_of(context, grid))[-1])
 
     @checked_asset(
-        spec(
-            "model",
-            grid,
-            deps=("features", "drift"),
-            automation_condition=RETRAIN_WHEN_DRIFT_FAILS,
-        ),
+        spec("model", grid, deps=("features", "drift")),
         settings,
         grid,
+        more_specs=[pages.spec],
+        more_results=pages_check,
     )
     def model(context: dg.AssetExecutionContext, lake: LakeResource) -> None:
         area = slice_of(context, grid)
@@ -75,18 +94,22 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
         with lake.get_connection(*_DECISION_TABLES) as connection:
 
             def training_data(first: dt.date, last: dt.date) -> tuple[pl.DataFrame, pl.DataFrame]:
-                return rows(connection, "features", first, last), rows(
-                    connection, "bars", first, last
+                begin = first_bar_to_judge(first, settings)
+                return sound_rows(
+                    rows(connection, "features", first, last),
+                    rows(connection, "bars", begin, last),
+                    first,
+                    settings,
                 )
 
-            verdicts = universe_verdict(rows(connection, "drift", days[0], days[-1]), settings)
+            drift = signals(rows(connection, "drift", days[0], days[-1]), settings)
             forced = forced_days(rows(connection, "models", days[0], days[-1]))
-            if FORCE_TAG in context.run.tags:
-                forced.add(days[-1])
+            if (reason := context.run.tags.get(FORCE_TAG)) is not None:
+                forced[days[-1]] = forced_words(reason)
             result = decide(
                 _cells(settings, grid, area),
                 known_models(connection, days[0], days[-1]),
-                {verdict.day: verdict.share for verdict in verdicts},
+                drift,
                 training_data,
                 registry,
                 settings,
@@ -95,10 +118,16 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
                 lake_versions=versions_of(connection),
             )
         written = lake.write(context, "models", result.rows, area)
-        for alias, name in result.aliases.items():
-            registry.set_alias(alias, name, days[-1])
+        _entitle(context, registry, result.aliases, days[-1])
         for attempt in result.attempts:
             context.log.info("%s %s: %s", attempt.day, attempt.model_id, attempt.reason)
+        # What drift has caused is on the index as well. The decision stands without it: a step that
+        # failed now would leave the day decided, and nobody to ask for its forecasts.
+        pages.attempt(
+            context,
+            "the index of drift could not be drawn",
+            lambda: write_index(lake.lake, settings, days[-1]),
+        )
         last = result.rows.filter(pl.col("day") == pl.col("day").max())
         summary = {
             "rows": written.rows,
@@ -109,10 +138,25 @@ def build_model(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
             "decision": ", ".join(last["decision"].unique().sort()),
             "reason": last["reason"][0] if last.height else "",
             **_gate_numbers(result.rows),
+            **({"pages": told} if (told := pages.told(context, days[-1])) else {}),
         }
         report(context, "model", result.rows, area, grid, summary)
 
     return model
+
+
+def _entitle(
+    context: dg.AssetExecutionContext,
+    registry: Registry,
+    aliases: Mapping[str, str | None],
+    day: dt.date,
+) -> None:
+    """Have MLflow's aliases name the models; the decision, which is in the lake, stands without."""
+    for alias, name in aliases.items():
+        try:
+            registry.set_alias(alias, name, day)
+        except ModelError as error:
+            context.log.error("%s; the next run of `model` moves it", error)  # noqa: TRY400
 
 
 def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
@@ -122,7 +166,7 @@ def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
         spec(
             "forecasts",
             grid,
-            deps=("bars", "features", "model"),
+            deps=("bars", "features", "drift", "model"),
             automation_condition=FOLLOW_THE_MODEL,
         ),
         settings,
@@ -147,7 +191,11 @@ def build_forecasts(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
             if lake.lake.version("orders") == orders_version:
                 break
         by_baseline = made.filter(pl.col("model") == BASELINE).height
+        stands = made.filter(pl.col("held_from").is_not_null()).unique(["day", "ticker"])
+        for day, ticker, note in stands.sort("day", "ticker").select(_HELD).iter_rows():
+            context.log.warning("%s %s is not forecast from its prices: %s", day, ticker, note)
         summary = {
+            **({"held": stands.height} if stands.height else {}),
             "rows": written.rows,
             "version": written.version,
             "by the baseline": by_baseline,
@@ -168,7 +216,7 @@ def build_scores(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
         yield forecasts_keep_their_promise(lake, settings, slice_of(context, grid))
 
     @checked_asset(
-        spec("scores", grid, deps=("bars", "forecasts")),
+        spec("scores", grid, deps=("bars", "drift", "forecasts")),
         settings,
         grid,
         more_specs=[LIVE_CHECK_SPEC],
@@ -179,18 +227,68 @@ def build_scores(settings: Settings, grid: Grid) -> dg.AssetsDefinition:
         days = grid.days_of(area)
         longest = max(settings.forecast.horizons)
         first = min(get_calendar(name).back(days[0], longest) for name in settings.exchanges)
-        with lake.get_connection("bars", "forecasts") as connection:
+        with lake.get_connection("bars", "drift", "forecasts") as connection:
             due = rows(connection, "forecasts", first, days[-1], tickers=area.tickers).filter(
                 pl.col("target_day").is_between(days[0], days[-1])
             )
-            made = score(due, rows(connection, "bars", first, days[-1], tickers=area.tickers))
+            bars = rows(connection, "bars", first, days[-1], tickers=area.tickers)
+            # Prices that cannot be right are no outcome: as if the bar were missing.
+            blocked = blocked_cells(connection, first, days[-1], area.tickers)
+            made = score(due, bars.join(blocked, on=["day", "ticker"], how="anti"))
         written = lake.write(context, "scores", made, area)
         summary: dict[str, object] = {"rows": written.rows, "version": written.version}
+        summary["in shadow"] = _write_shadows(context, lake, settings, made, area)
         if made.height:
             summary["verdict"] = summarise(made).sentence
         report(context, "scores", made, area, grid, summary)
 
     return scores
+
+
+def _write_shadows(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    settings: Settings,
+    scored: pl.DataFrame,
+    area: Slice,
+) -> int:
+    """Write what models that are not in force would have scored; the number of rows."""
+    registry = Registry(settings.mlflow_dir)
+
+    def read(first: dt.date, last: dt.date) -> tuple[pl.DataFrame, pl.DataFrame]:
+        with lake.get_connection("bars", "features") as connection:
+            bars = rows(connection, "bars", first, last, columns=BAR_COLUMNS)
+            return bars, rows(connection, "features", first, last)
+
+    def load(name: str) -> VolatilityModel | None:
+        try:
+            return registry.load(name)
+        except ModelError as error:
+            # What is in force does not depend on it: its worth stays unknown for these days.
+            context.log.warning("no shadow of %s: %s", name, error)
+            return None
+
+    made = Shadows.create_empty()
+    if scored.height and settings.scores.shadow:
+        sessions = union_sessions(settings.exchanges)
+        first, last = scored["forecast_day"].min(), scored["forecast_day"].max()
+        assert isinstance(first, dt.date)
+        assert isinstance(last, dt.date)
+        with lake.get_connection("models", "orders") as connection:
+            begin = window_start(sessions, first, settings.scores.shadow)
+            tried = attempts(known_models(connection, begin, last), all_orders(connection))
+        made = shadow_scores(
+            scored,
+            tried,
+            read,
+            load,
+            exchanges=settings.exchanges,
+            sessions=sessions,
+            length=settings.scores.shadow,
+        )
+    if made.height or lake.lake.version("shadows") is not None:
+        lake.write(context, "shadows", made, area)
+    return made.height
 
 
 def _cells(settings: Settings, grid: Grid, area: Slice) -> pl.DataFrame:

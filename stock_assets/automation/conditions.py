@@ -1,8 +1,9 @@
-"""Named automation conditions: a failed drift check asks for a training, forecasts follow it.
+"""The named automation condition: forecasts follow a new model decision.
 
-They are evaluated tick by tick in tests/automation/test_conditions.py: a condition on a level
-instead of an edge would request a run at every tick. So each is an edge that is remembered until
-it was handled (`since`), asked for once, and forgotten as soon as it has been asked for.
+What asks for the decision is in `retraining.py`. The condition is evaluated tick by tick in
+tests/automation/test_conditions.py: one on a level instead of an edge would request a run at every
+tick. So it is an edge that is remembered until it was handled (`since`), asked for once, and
+forgotten as soon as it has been asked for.
 
 Stock `any_deps_updated` is not used: of the cells that a run over several of them has updated, it
 recognises only the last one as "updated together with the target", and asks for all others again.
@@ -16,25 +17,6 @@ _MODEL = dg.AssetSelection.assets("model")
 _HANDLED = (
     dg.AutomationCondition.newly_updated() | dg.AutomationCondition.newly_requested()
 ).with_label("updated or asked for")
-
-# Only the drift verdict is a blocking check of `drift` (it warns, so it stops nothing): Dagster
-# cannot name a check in a condition, and a schema check must not ask for a training.
-_DRIFT_JUST_FAILED = dg.AutomationCondition.any_deps_match(
-    dg.AutomationCondition.any_checks_match(
-        dg.AutomationCondition.check_failed() & dg.AutomationCondition.newly_updated(),
-        blocking_only=True,
-    )
-).allow(dg.AssetSelection.assets("drift"))
-
-RETRAIN_WHEN_DRIFT_FAILS: dg.AutomationCondition = (
-    _LATEST
-    # A backfill of the past fails its check too; the latest day may have no data yet then.
-    & (_LATEST & _DRIFT_JUST_FAILED & ~dg.AutomationCondition.any_deps_missing()).since(_HANDLED)
-    & ~dg.AutomationCondition.in_progress()
-    # The check fails while its run has yet to forecast. Asked for after that, the training and the
-    # forecasts that follow it are one run.
-    & ~dg.AutomationCondition.asset_matches("forecasts", dg.AutomationCondition.in_progress())
-).with_label("retrain when the drift check has just failed")
 
 _MODEL_IS_NEW = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated()).allow(
     _MODEL
@@ -56,10 +38,10 @@ FOLLOW_THE_MODEL: dg.AutomationCondition = (
 
 
 def build_automation_sensor() -> dg.AutomationConditionSensorDefinition:
-    """The sensor that evaluates both; it must be told to run by default."""
+    """The sensor that evaluates it; it must be told to run by default."""
     return dg.AutomationConditionSensorDefinition(
-        "retraining",
-        target=dg.AssetSelection.assets("model", "forecasts"),
+        "forecasts_follow_the_model",
+        target=dg.AssetSelection.assets("forecasts"),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
     )

@@ -85,7 +85,7 @@ def read_held(
         marks = ", ".join("?" * len(tickers))
         due = connection.execute(
             f"select distinct target_day, ticker from forecasts where ticker in ({marks})"  # noqa: S608
-            " and day >= ? and target_day between ? and ?",
+            " and day >= ? and target_day between ? and ? and held_from is null",
             # Forecasts reach a week ahead at most.
             [*tickers, calendar.back(first, LOOK_BACK), first, day],
         ).fetchall()

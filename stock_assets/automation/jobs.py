@@ -14,7 +14,8 @@ from stock_assets.slices import Slice
 DAILY_ASSETS = ("candles", "quarantine", "bars", "features", "drift", "forecasts", "scores")
 """All but `model`: live forecasts come from the model in force."""
 
-RETRAIN_ASSETS = ("model", "forecasts")
+RETRAIN_ASSETS = ("model", "forecasts", "scores")
+"""Scores follow where the slice has several days: earlier forecasts in it were made again."""
 
 DAILY_JOB, RETRAIN_JOB = "daily_slice", "retrain"
 
@@ -52,7 +53,7 @@ def build_jobs() -> Jobs:
         retrain=dg.define_asset_job(
             RETRAIN_JOB,
             selection=dg.AssetSelection.assets(*RETRAIN_ASSETS),
-            description="The decision to train or carry on, and the forecasts that follow.",
+            description="The decision to train or carry on; forecasts and their scores follow.",
         ),
         everything=dg.define_asset_job(
             "everything",

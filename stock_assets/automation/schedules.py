@@ -66,6 +66,19 @@ def _first_instant(settled: dt.datetime, clock: str, session: dt.date) -> dt.dat
     return max(begins.astimezone(dt.UTC), settled)
 
 
+def last_look(settings: Settings, exchange: str, session: dt.date, clock: str) -> dt.datetime:
+    """When (UTC) a session's candles are looked for the last time that evening.
+
+    `clock` is `partitions.day_clock` of the settings.
+    """
+    return _first_instant(instants(settings, exchange, session)[-1], clock, session) + LOOKS[-1]
+
+
+def schedule_name(exchange: str) -> str:
+    """The name of an exchange's schedule."""
+    return "after_close_" + "".join(c if c.isalnum() else "_" for c in exchange)
+
+
 def build_schedules(settings: Settings, grid: Grid, jobs: Jobs) -> list[dg.ScheduleDefinition]:
     """One schedule an exchange, running by default."""
     return [_schedule(name, settings, grid, jobs) for name in settings.exchanges]
@@ -77,7 +90,7 @@ def _schedule(exchange: str, settings: Settings, grid: Grid, jobs: Jobs) -> dg.S
     cron, zone = after_close(calendar, day_clock(settings), settled)
 
     @dg.schedule(
-        name="after_close_" + "".join(c if c.isalnum() else "_" for c in exchange),
+        name=schedule_name(exchange),
         job=jobs.daily,
         cron_schedule=cron,
         execution_timezone=zone,

@@ -11,9 +11,11 @@ import polars as pl
 import pytest
 
 from stock_assets.assets.checks import table_check_results, table_check_specs
-from stock_assets.assets.drifting import DRIFT_CHECK, build_drift
+from stock_assets.assets.drawer_resource import DRAWER, build_drawer
+from stock_assets.assets.drifting import DRIFT_CHECK, QUALITY_CHECK, TICKER_CHECK, build_drift
 from stock_assets.assets.ingest import build_ingest
 from stock_assets.assets.lake_resource import LakeResource
+from stock_assets.assets.page_check import PAGES_CHECK
 from stock_assets.errors import LakeError
 from stock_assets.lake.schemas import TABLES
 from stock_assets.lake.splits import read_splits
@@ -214,6 +216,47 @@ def test_no_score_is_due_across_a_suspected_split(
     assert missing == [f"{TUESDAY}|AAA", f"{TUESDAY}|CCC"]
 
 
+WRONG_UNIT = {
+    "kind": "quality", "feature": "price_level", "distance": 4.6, "threshold": 1.6,
+    "drifted": True, "ticker_alarm": None, "sector_alarm": None, "market_alarm": None,
+}  # fmt: skip
+
+
+def test_a_cell_whose_prices_cannot_be_right_need_not_be_forecast(
+    settings: Settings, check: Callable[[str, str], dg.AssetCheckResult]
+) -> None:
+    store(settings, "bars", {cell: {} for cell in cells("AAA", "BBB")})
+    usual = {"horizon": 1, "target_day": TUESDAY}
+    store(settings, "forecasts", {(MONDAY, "AAA"): usual, (MONDAY, "BBB"): usual})
+    store(settings, "drift", {(TUESDAY, "BBB"): WRONG_UNIT})
+    result = check("forecasts", "complete")
+    assert result.metadata["missing"].value == [f"{TUESDAY}|AAA"]
+    why = "prices that cannot be right, and no earlier forecast reaches on"
+    assert result.metadata["explained"].value == {why: 1}
+    assert f"none, and rightly, for {TUESDAY} BBB: a price 99.5 times" in (result.description or "")
+    store(settings, "drift", {(TUESDAY, name): WRONG_UNIT for name in ("AAA", "BBB")})
+    assert check("forecasts", "complete").passed
+    # A fault that blocks nothing explains nothing.
+    late = WRONG_UNIT | {"feature": "late"}
+    store(settings, "drift", {(TUESDAY, name): late for name in ("AAA", "BBB")})
+    assert check("forecasts", "complete").metadata["missing cells"].value == 2
+
+
+def test_no_score_is_due_of_a_held_forecast_nor_on_a_price_that_cannot_be_right(
+    settings: Settings, check: Callable[[str, str], dg.AssetCheckResult]
+) -> None:
+    store(settings, "bars", {cell: {} for cell in cells("AAA", "BBB", "CCC")})
+    usual = {"horizon": 1, "target_day": TUESDAY}
+    held = usual | {"held_from": dt.date(2026, 5, 29), "note": "why"}
+    store(
+        settings,
+        "forecasts",
+        {(MONDAY, "AAA"): usual, (MONDAY, "BBB"): held, (MONDAY, "CCC"): usual},
+    )
+    store(settings, "drift", {(TUESDAY, "CCC"): WRONG_UNIT})
+    assert check("scores", "complete").metadata["missing"].value == [f"{TUESDAY}|AAA"]
+
+
 @pytest.mark.parametrize(
     ("declared", "advice"),
     [
@@ -277,7 +320,7 @@ def test_a_run_of_one_day_evaluates_its_checks_without_listing_all_partitions(
     grid = Grid.of(settings)
     definitions = dg.Definitions(
         assets=[build_ingest(settings, grid), build_drift(settings, grid)],
-        resources={"lake": lake},
+        resources={"lake": lake, DRAWER: build_drawer(grid)},
         executor=dg.in_process_executor,
     )
     listed = []
@@ -309,8 +352,11 @@ def test_a_run_of_one_day_evaluates_its_checks_without_listing_all_partitions(
         ("drift", "schema"),
         ("drift", "complete"),
         ("drift", DRIFT_CHECK),
+        ("drift", TICKER_CHECK),
+        ("drift", QUALITY_CHECK),
+        ("drift", PAGES_CHECK),
     }
-    assert [key for key, item in evaluated.items() if item.blocking] == [("drift", DRIFT_CHECK)]
+    assert not [key for key, item in evaluated.items() if item.blocking]
     # The UI shows a check's outcome beside the materialization that it is about.
     about = {item.target_materialization_data.run_id for item in evaluated.values()}
     assert about == {result.run_id}

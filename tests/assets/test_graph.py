@@ -18,10 +18,10 @@ DEPENDENCIES = {
     "quarantine": set(),
     "bars": {"candles"},
     "features": {"bars"},
-    "drift": {"features"},
+    "drift": {"bars", "features"},
     "model": {"features", "drift"},
-    "forecasts": {"bars", "features", "model"},
-    "scores": {"bars", "forecasts"},
+    "forecasts": {"bars", "features", "drift", "model"},
+    "scores": {"bars", "drift", "forecasts"},
 }
 
 
@@ -84,16 +84,12 @@ def test_every_asset_is_checked_for_schema_and_completeness(
     assert len(checks["features"]) > 2
 
 
-def test_only_the_drift_verdict_is_what_automation_follows(
-    definitions: dg.Definitions,
-) -> None:
+def test_no_check_of_drift_stops_a_run(definitions: dg.Definitions) -> None:
+    """One ticker's fault must not keep the others from their forecasts: see ADR 0028."""
     graph = definitions.resolve_asset_graph()
-    blocking = {
-        key.name
-        for key in graph.asset_check_keys
-        if key.asset_key == dg.AssetKey("drift") and graph.get(key).blocking
-    }
-    assert blocking == {"universe_has_not_moved"}
+    of_drift = [key for key in graph.asset_check_keys if key.asset_key == dg.AssetKey("drift")]
+    assert len(of_drift) > 2
+    assert not [key for key in of_drift if graph.get(key).blocking]
 
 
 def test_what_automation_asks_for_can_be_run_without_its_checks(
@@ -101,10 +97,10 @@ def test_what_automation_asks_for_can_be_run_without_its_checks(
 ) -> None:
     """Else Dagster requests the checks of a single cell in a run of their own."""
     graph = definitions.resolve_asset_graph()
-    for name in ("model", "forecasts"):
-        key = dg.AssetKey(name)
-        assert graph.get(key).automation_condition is not None
-        assert graph.get(key).execution_set_entity_keys == {key}
+    key = dg.AssetKey("forecasts")
+    assert graph.get(key).automation_condition is not None
+    assert graph.get(key).execution_set_entity_keys == {key}
+    assert graph.get(dg.AssetKey("model")).automation_condition is None, "its sensor asks"
 
 
 def test_history_counts_to_the_first_cell_and_weekends_to_the_next() -> None:

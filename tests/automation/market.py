@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import dagster as dg
 import polars as pl
@@ -21,6 +21,8 @@ from stock_assets.sources.fetching import fetch_slice
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from stock_assets.sources.rules import Judged
 
 SETTINGS = """
 [lake]
@@ -58,10 +60,14 @@ class Market:
     scores the close they are scored by, all in the cells where the real ones would be.
     """
 
+    toml: ClassVar[str] = SETTINGS
+    price: ClassVar[str] = "raw_close"
+    """The column of bars that forecasts are made of."""
+
     def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "candles").mkdir()
-        (folder / "settings.toml").write_text(SETTINGS)
+        (folder / "settings.toml").write_text(self.toml)
         self.settings = load_settings(folder / "settings.toml")
         self.grid = Grid.of(self.settings)
         self.lake = Lake(self.settings.lake_dir)
@@ -94,6 +100,7 @@ class Market:
         area = self.grid.slice(first, last, tickers)
         judged = fetch_slice(self.settings, area, now=self.now)
         candles = judged.candles
+        self.hear(judged)
         self.lake.write("quarantine", judged.quarantine, area)
         self.lake.write("candles", candles, area)
         cells = [
@@ -103,9 +110,9 @@ class Market:
         ]
         closes = {(row["day"], row["ticker"]): row["close"] for row in candles.to_dicts()}
         bars = [{"day": day, "ticker": name, "raw_close": closes[day, name]} for day, name in cells]
-        self.lake.write("bars", rows_of("bars", bars), area)
+        self.lake.write("bars", self.adjusted(rows_of("bars", bars), area), area)
         known = self.lake.read("bars").filter(pl.col("ticker").is_in(tickers))
-        totals = {day: known.filter(pl.col("day") <= day)["raw_close"].sum() for day, _ in cells}
+        totals = {day: known.filter(pl.col("day") <= day)[self.price].sum() for day, _ in cells}
         forecasts = [
             {"day": day, "ticker": ticker, "horizon": step, "target_day": target}
             | {"last_price": totals[day]}
@@ -121,6 +128,13 @@ class Market:
             if (row["target_day"], row["ticker"]) in set(cells)
         ]
         self.lake.write("scores", rows_of("scores", scores), area)
+
+    def hear(self, judged: Judged) -> None:
+        """What a run keeps of what sources declare: nothing, for files declare nothing."""
+
+    def adjusted(self, bars: pl.DataFrame, area: Slice) -> pl.DataFrame:  # noqa: ARG002
+        """The bars of a slice with what befell the shares: nothing."""
+        return bars
 
     @staticmethod
     def calendar(ticker: str):

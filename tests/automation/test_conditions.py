@@ -1,4 +1,4 @@
-"""The automation conditions, tick by tick: once for each new failure, never on a level."""
+"""The automation condition, tick by tick: once for each new decision, never on a level."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 import pytest
 
-from stock_assets.assets.drifting import DRIFT_CHECK_SPEC
-from stock_assets.automation.conditions import FOLLOW_THE_MODEL, RETRAIN_WHEN_DRIFT_FAILS
+from stock_assets.automation.conditions import FOLLOW_THE_MODEL
 from stock_assets.partitions import RANGE_END_TAG, RANGE_START_TAG, Grid, cell_key
 from stock_assets.settings import load_settings
 from stock_assets.slices import Slice
@@ -15,7 +14,7 @@ from stock_assets.slices import Slice
 
 @dataclass
 class World:
-    """The three assets that the conditions speak of, on an instance without a past."""
+    """The assets that the condition speaks of, on an instance without a past."""
 
     instance: dg.DagsterInstance
     grid: Grid = field(default_factory=lambda: Grid.of(load_settings()))
@@ -26,24 +25,7 @@ class World:
 
         one_run = dg.BackfillPolicy.single_run()
 
-        @dg.asset(
-            partitions_def=partitions,
-            backfill_policy=one_run,
-            check_specs=[DRIFT_CHECK_SPEC, dg.AssetCheckSpec("schema", asset="drift")],
-        )
-        def drift() -> dg.MaterializeResult:
-            passed = [
-                dg.AssetCheckResult(check_name=name, passed=True)
-                for name in (DRIFT_CHECK_SPEC.name, "schema")
-            ]
-            return dg.MaterializeResult(check_results=passed)
-
-        @dg.asset(
-            partitions_def=partitions,
-            backfill_policy=one_run,
-            deps=[drift],
-            automation_condition=RETRAIN_WHEN_DRIFT_FAILS,
-        )
+        @dg.asset(partitions_def=partitions, backfill_policy=one_run)
         def model() -> None: ...
 
         @dg.asset(
@@ -54,33 +36,17 @@ class World:
         )
         def forecasts() -> None: ...
 
-        self.assets = [drift, model, forecasts]
+        self.assets = [model, forecasts]
         self.definitions = dg.Definitions(assets=self.assets)
         self.last = self.grid.days()[-1]
 
-    def tick(self) -> dict[str, set[str]]:
-        """Evaluate once; what is requested of each asset."""
-        # On the real clock: Dagster compares a check's timestamp with that of the last tick.
+    def tick(self) -> set[str]:
+        """Evaluate once; the cells that are requested of `forecasts`."""
         result = dg.evaluate_automation_conditions(
             self.definitions, self.instance, cursor=self.cursor
         )
         self.cursor = result.cursor
-        return {
-            name: set(result.get_requested_partitions(dg.AssetKey(name)))
-            for name in ("model", "forecasts")
-        }
-
-    def check(self, *, passed: bool, name: str = DRIFT_CHECK_SPEC.name) -> None:
-        self.instance.report_runless_asset_event(
-            dg.AssetCheckEvaluation(
-                asset_key=dg.AssetKey("drift"),
-                check_name=name,
-                passed=passed,
-                metadata={},
-                severity=dg.AssetCheckSeverity.WARN,
-                blocking=name == DRIFT_CHECK_SPEC.name and DRIFT_CHECK_SPEC.blocking,
-            )
-        )
+        return set(result.get_requested_partitions(dg.AssetKey("forecasts")))
 
     def materialize(self, name: str) -> None:
         for ticker in self.grid.tickers:
@@ -118,56 +84,21 @@ class World:
 def world() -> Iterator[World]:
     with dg.DagsterInstance.ephemeral() as instance:
         world = World(instance)
-        world.materialize("drift")
         world.tick()
         yield world
 
 
-def test_each_new_failure_asks_once(world: World) -> None:
-    asked = []
-    for passed in (True, False, False, True, False):
-        world.check(passed=passed)
-        asked.append(len(world.tick()["model"]) > 0)
-        # A tick without news asks for nothing, whatever the check's state.
-        assert world.tick()["model"] == set()
-        world.materialize("model")
-        world.tick()
-    assert asked == [False, True, True, False, True]
-
-
-def test_what_is_asked_for_is_the_latest_day_and_all_tickers(world: World) -> None:
-    world.check(passed=False)
-    requested = world.tick()
-    assert requested["model"] == world.latest_cells
-    assert requested["forecasts"] == world.latest_cells
-
-
-def test_another_check_of_drift_asks_for_nothing(world: World) -> None:
-    world.check(passed=False, name="schema")
-    assert world.tick()["model"] == set()
-
-
-def test_a_failure_asks_for_nothing_while_the_latest_day_has_no_data() -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        world = World(instance)
-        world.tick()
-        world.check(passed=False)
-        assert world.tick() == {"model": set(), "forecasts": set()}
-
-
 def test_forecasts_follow_a_model_that_was_made_by_hand(world: World) -> None:
     world.materialize("model")
-    assert world.tick() == {"model": set(), "forecasts": world.latest_cells}
-    assert world.tick()["forecasts"] == set()
+    assert world.tick() == world.latest_cells
+    assert world.tick() == set()
 
 
-NOTHING: dict[str, set[str]] = {"model": set(), "forecasts": set()}
+NOTHING: set[str] = set()
 
 
 def test_forecasts_of_the_run_that_made_the_model_are_not_asked_for_again(world: World) -> None:
     """Dagster's own `any_deps_updated` asks again for all cells of the run but the last one."""
-    world.check(passed=False)
-    assert world.tick() == {"model": world.latest_cells, "forecasts": world.latest_cells}
     world.run("model", "forecasts")
     assert world.tick() == NOTHING
     assert world.tick() == NOTHING
@@ -221,28 +152,8 @@ def test_forecasts_that_failed_after_the_model_are_asked_for_once_more(world: Wo
     world.materialize("model")
     world.tick()
     world.instance.report_run_failed(run)
-    assert world.tick() == {"model": set(), "forecasts": world.latest_cells}
+    assert world.tick() == world.latest_cells
     # That run fails too: an edge has been handled, whatever became of it.
     for _ in range(3):
         world.instance.report_run_failed(world.plan("forecasts"))
-        assert world.tick() == NOTHING
-
-
-def test_a_failure_found_while_its_run_has_yet_to_forecast_is_one_training_run(
-    world: World,
-) -> None:
-    daily = world.plan("forecasts")
-    world.check(passed=False)
-    assert world.tick() == NOTHING
-    world.materialize("forecasts")
-    world.instance.report_run_canceled(daily)
-    assert world.tick() == {"model": world.latest_cells, "forecasts": world.latest_cells}
-    assert world.tick() == NOTHING
-
-
-def test_a_training_that_fails_is_not_asked_for_at_every_tick(world: World) -> None:
-    world.check(passed=False)
-    assert world.tick()["model"] == world.latest_cells
-    for _ in range(5):
-        world.instance.report_run_failed(world.plan("model", "forecasts"))
         assert world.tick() == NOTHING

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def market(tmp_path: Path) -> Iterator[Market]:
@@ -75,7 +77,6 @@ def test_a_ticker_that_comes_later_that_evening_asks_for_the_whole_day_again(
     assert market.serve(market.look(close + LOOKS[3])) == []
 
 
-@pytest.mark.slow
 def test_a_halted_ticker_costs_no_run_beyond_the_one_of_each_day(market: Market) -> None:
     market.hold_until("06-03")
     days = MOSCOW.between(date("06-04"), date("07-08"))
@@ -132,7 +133,6 @@ def test_a_week_off_is_caught_up_in_one_run_though_five_ticks_come_at_once(
     assert market.serve(market.look(now)) == []
 
 
-@pytest.mark.slow
 def test_off_for_longer_than_is_looked_back_misses_nothing(market: Market) -> None:
     market.hold_until("06-03")
     for day in MOSCOW.between(date("06-04"), date("08-28")):
@@ -310,7 +310,6 @@ def test_a_missed_day_in_the_middle_is_asked_for_with_the_days_that_build_on_it(
     ]  # fmt: skip
 
 
-@pytest.mark.slow
 def test_holidays_weekends_and_a_market_that_stays_shut_ask_for_nothing(market: Market) -> None:
     market.hold_until("06-11")
     # 12 June is a holiday; from then on the source has nothing, whatever the calendar says.
@@ -372,9 +371,9 @@ ARRIVALS = st.fixed_dictionaries(
 """For each cell, how many looks after its first one its candle comes."""
 
 
-@pytest.mark.slow
 @given(ARRIVALS, st.sets(st.integers(0, len(LOOKS) * len(DAYS) - 1), max_size=6))
 @hypothesis_settings(
+    # The first is always that nothing is late and nothing fails; the second is any.
     max_examples=2,
     deadline=None,
     # A week takes seconds: shrinking one would take minutes.

@@ -70,6 +70,12 @@ class PlainSource(ApiSource[MoexSettings]):
     def probe(self, client: Client) -> str:
         raise NotImplementedError
 
+    def look_up(self, client: Client, window: Window) -> None:
+        raise NotImplementedError
+
+    def nearest(self, client: Client, window: Window) -> list[str]:
+        raise NotImplementedError
+
 
 class Exchange:
     """What the API says, and the lake that has heard some of it."""

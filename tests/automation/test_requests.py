@@ -62,7 +62,8 @@ def forecast_rows(day: dt.date, *tickers: str) -> pl.DataFrame:
     numbers = {name: 1.0 for name, dtype in types.items() if dtype == pl.Float64}
     versions = {"bars_version": 0, "features_version": 0}
     row = {**numbers, **versions, "day": day, "target_day": day + dt.timedelta(1), "horizon": 1}
-    texts = {"currency": "", "model": "baseline", "model_version": None, "models_version": None}
+    nothing = ("model_version", "models_version", "drift_version", "held_from", "note")
+    texts = {"currency": "", "model": "baseline", **dict.fromkeys(nothing)}
     return pl.DataFrame([{**row, **texts, "ticker": name} for name in tickers])
 
 

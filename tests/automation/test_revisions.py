@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, Phase, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
 from stock_assets.automation.schedules import LOOKS
 from stock_assets.lake.history import versions_at
@@ -19,13 +15,15 @@ from stock_assets.lake.schemas import TABLES, lineage_columns
 from stock_assets.lake.views import connect, rows
 from stock_assets.settings import load_settings
 
-from .market import MOSCOW, SETTINGS, TICKERS, Market, date
+from .market import MOSCOW, SETTINGS, Market, date
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from stock_assets.lake.store import Lake
+
+pytestmark = pytest.mark.slow
 
 MADE = ("candles", "quarantine", "bars", "forecasts", "scores")
 
@@ -167,73 +165,3 @@ def test_a_forming_candle_never_reaches_the_bars(market: Market) -> None:
     assert len(market.serve(market.look(close + LOOKS[0]))) == 1
     bars = market.lake.read("bars").filter(pl.col("day") == date("06-11"))
     assert bars["raw_close"].to_list() == [1.5] * 3
-
-
-PRICES = (0.75, 1.0, 1.25, 1.75, 9.0)
-"""What a source may say: the last breaks a rule."""
-
-EVENTS = st.lists(
-    st.one_of(
-        st.tuples(st.just("day"), st.sampled_from([(), ("AAA",), ("BBB", "CCC")])),
-        st.tuples(
-            st.just("correct"),
-            st.tuples(st.integers(0, 4), st.sampled_from(TICKERS), st.sampled_from(PRICES)),
-        ),
-        st.tuples(st.just("forming"), st.sampled_from(PRICES)),
-    ),
-    min_size=3,
-    max_size=9,
-)
-
-
-@pytest.mark.slow
-@given(EVENTS)
-@hypothesis_settings(
-    max_examples=2,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-def test_a_feed_with_corrections_ends_as_its_final_truth_and_every_step_can_be_asked(
-    tmp_path_factory: pytest.TempPathFactory, events: list[tuple[str, tuple]]
-) -> None:
-    """In any order: new days whole or in part, corrections, bad rows, candles still forming.
-
-    The oracle is a copy of all tables after each look, and a lake that saw only the end.
-    """
-    folder = tmp_path_factory.mktemp("feed")
-    with dg.DagsterInstance.ephemeral() as instance:
-        market = Market(folder / "lived", instance)
-        market.hold_until("06-08")
-        day, looked = date("06-08"), 0
-        told = [(dt.datetime.now(tz=dt.UTC), tables(market.lake))]
-        for kind, about in events:
-            if kind == "day":
-                day, looked = MOSCOW.after(day, 1)[0], 0
-                market.publish(day, *about)
-            elif kind == "correct":
-                back, ticker, price = about
-                market.publish(MOSCOW.back(day, back), ticker, close=price)
-            else:
-                market.publish(MOSCOW.after(day, 1)[0], close=about)
-            looked += 1
-            asked = market.serve(market.look(MOSCOW.closes_at(day) + looked * LOOKS[0]))
-            assert len(asked) <= 1
-            assert market.serve(market.look(market.now)) == [], "one look brought all of it"
-            told.append((dt.datetime.now(tz=dt.UTC), tables(market.lake)))
-            time.sleep(0.002)  # commits count milliseconds
-            if kind == "forming":
-                market.published = {key: row for key, row in market.published.items()
-                                    if key[0] <= day}  # fmt: skip
-                market._write()
-
-        final = Market(folder / "final", instance)
-        final.published, final.now = market.published, market.now
-        final._write()
-        final.run(final.grid.sessions[0], day)
-        ended, truth = tables(market.lake), tables(final.lake)
-        for name in MADE:
-            assert ended[name].equals(truth[name]), name
-        for moment, held in told:
-            for name, then in tables(market.lake, moment).items():
-                assert then.equals(held[name]), (name, moment)
