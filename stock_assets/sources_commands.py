@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
     from stock_assets.settings import Settings
     from stock_assets.slices import Slice
+    from stock_assets.sources.checking import Unknown
     from stock_assets.sources.rules import Judged
 
 app = typer.Typer(help="The sources of candles: list, check, fetch to look.", no_args_is_help=True)
 
 _LATELY = dt.timedelta(days=10)
-_NOT_ANSWERING = 3
+_AT_FAULT = 3
 
 
 @app.command("list")
@@ -48,7 +49,10 @@ def check_sources(
     settings: SettingsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask each source for something small. Exit code 3 when one does not answer."""
+    """Ask each source for something small, and for the symbols of its tickers.
+
+    Exit code 3 when one does not answer, or does not know a symbol.
+    """
     from stock_assets.sources.checking import check  # noqa: PLC0415
 
     loaded = load(settings)
@@ -61,8 +65,10 @@ def check_sources(
             console.show(f"{item.name} {state} ({item.seconds:.1f} s): {item.said}")
             if item.waits >= 1:
                 console.show(f"  its limit holds requests back for {item.waits:.0f} s")
-    if not all(item.answers for item in found):
-        raise typer.Exit(_NOT_ANSWERING)
+            for symbol in item.unknown:
+                console.show(f"  {_in_words(symbol)}")
+    if not all(item.answers and not item.unknown for item in found):
+        raise typer.Exit(_AT_FAULT)
 
 
 @app.command()
@@ -108,6 +114,15 @@ def fetch(
     else:
         console.print_frame(judged.candles)
     _tell_of_the_rest(judged, area)
+
+
+def _in_words(item: Unknown) -> str:
+    said = f"it does NOT know {item.symbol}"
+    if item.ticker != item.symbol:
+        said += f", the symbol of {item.ticker}"
+    if item.nearest:
+        return f"{said}; nearest: {', '.join(item.nearest)}"
+    return f"{said}, nor anything like it: {item.why}"
 
 
 def _tickers(settings: Settings, name: str | None, asked: list[str] | None) -> tuple[str, ...]:

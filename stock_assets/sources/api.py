@@ -7,6 +7,7 @@ and how patiently is `http.py`'s, what is kept until the lake has it is `journal
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 from zoneinfo import ZoneInfo
@@ -24,7 +25,7 @@ from stock_assets.sources.journal import Journal
 from stock_assets.sources.windows import Window, windows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from stock_assets.lake.splits import Split
     from stock_assets.settings import Instrument, Settings
@@ -56,6 +57,11 @@ def evening_of_moscow(exchange: str, day: dt.date) -> dt.datetime:
     return max(night.astimezone(dt.UTC), settles_with_session(exchange, day))
 
 
+def most_alike(symbol: str, offered: Iterable[str]) -> list[str]:
+    """The few of `offered` that look like `symbol`, the nearest first; none where none does."""
+    return difflib.get_close_matches(symbol.upper(), sorted(set(offered)), 3)
+
+
 class ApiSource(ABC, Generic[Own]):
     """Candles of an API on the network. Made for one fetch; threads share it within that."""
 
@@ -81,15 +87,15 @@ class ApiSource(ABC, Generic[Own]):
     def beginning(self, client: Client, window: Window) -> dt.date | None:
         """First day of which the API has candles of the window's symbol; None when it has none.
 
-        Asked for windows that begin with the source. Raises `SourceError` for a symbol that the API
-        does not know.
+        Asked for windows that begin with the source. Raises `UnknownSymbolError` for a symbol that
+        the API does not know.
         """
 
     @abstractmethod
     def ask(self, client: Client, window: Window) -> list[bytes]:
         """The answers, whole and checked, that hold the window's candles.
 
-        Raises `SourceError` for a symbol that the API does not know.
+        Raises `UnknownSymbolError` for a symbol that the API does not know.
         """
 
     @abstractmethod
@@ -103,6 +109,14 @@ class ApiSource(ABC, Generic[Own]):
     @abstractmethod
     def probe(self, client: Client) -> str:
         """Ask for something small; how the API is, in words. Raises `SourceError`."""
+
+    @abstractmethod
+    def look_up(self, client: Client, window: Window) -> None:
+        """Ask whether the API knows the window's symbol. Raises `UnknownSymbolError`."""
+
+    @abstractmethod
+    def nearest(self, client: Client, window: Window) -> list[str]:
+        """Symbols that the API has, and that look most like one that it does not know."""
 
     def splits(self, instruments: Sequence[Instrument]) -> Sequence[Split]:  # noqa: ARG002
         """None: unless the API tells them."""

@@ -11,10 +11,10 @@ import datetime as dt
 import threading
 from typing import TYPE_CHECKING
 
-from stock_assets.errors import SourceError
+from stock_assets.errors import SourceError, UnknownSymbolError
 from stock_assets.settings import CbrSettings
 from stock_assets.sources import cbr_documents as documents
-from stock_assets.sources.api import MOSCOW, ApiSource
+from stock_assets.sources.api import MOSCOW, ApiSource, most_alike
 from stock_assets.sources.http import Client, PassingTroubleError
 from stock_assets.sources.windows import Window
 
@@ -119,6 +119,16 @@ class CbrSource(ApiSource[CbrSettings]):
             return f"gold is {price:.2f} RUB a gram today, {day}"
         return f"gold was {price:.2f} RUB a gram on {day}, the latest price"
 
+    def look_up(self, client: Client, window: Window) -> None:
+        """Look a currency up in the day's list; the metals are known."""
+        if metal_code(window.symbol) is None:
+            self._currency_id(client, window)
+
+    def nearest(self, client: Client, window: Window) -> list[str]:
+        """Among the metals, by code and by word, and the currencies of today."""
+        known = [*_METAL_CODES, *_METAL_WORDS, *self._list(client, None)]
+        return most_alike(window.symbol, known)
+
     def _currency_id(self, client: Client, window: Window) -> str:
         """What the Bank calls the currency.
 
@@ -136,7 +146,7 @@ class CbrSource(ApiSource[CbrSettings]):
             "XPD (or gold, silver, platinum, palladium) and ISO codes such as USD; say symbol = "
             '"USD" in the universe. A currency that it quotes no more needs delisted = its last day'
         )
-        raise SourceError(message)
+        raise UnknownSymbolError(message)
 
     def _list(self, client: Client, day: dt.date | None) -> dict[str, str]:
         """Identifiers by code, of the list in force on `day`; the latest without one."""

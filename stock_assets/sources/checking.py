@@ -1,4 +1,4 @@
-"""Whether a source answers, and how it is: asked of each without touching the lake.
+"""Whether a source answers, and knows its tickers: asked of each without touching the lake.
 
 What a source says of itself is its own module's; how it is shown is `sources_commands.py`'s.
 """
@@ -8,15 +8,20 @@ from __future__ import annotations
 import datetime as dt
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stock_assets.errors import SourceError
-from stock_assets.sources.api import ApiSource
+from stock_assets.errors import SourceError, UnknownSymbolError
+from stock_assets.sources.api import MOSCOW, ApiSource
 from stock_assets.sources.files import FilesSource
 from stock_assets.sources.making import make_source
+from stock_assets.sources.windows import windows_of
 
 if TYPE_CHECKING:
-    from stock_assets.settings import Settings
+    from collections.abc import Sequence
+
+    from stock_assets.settings import Instrument, Settings
+    from stock_assets.sources.http import Client
+    from stock_assets.sources.windows import Window
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,18 @@ class Configured:
 
 
 @dataclass(frozen=True)
+class Unknown:
+    """A symbol of the universe that its source does not know: every slice with it fails."""
+
+    ticker: str
+    symbol: str
+    nearest: tuple[str, ...]
+    """Symbols that the source has and that look most like it; empty where none does."""
+    why: str
+    """What a run would fail with."""
+
+
+@dataclass(frozen=True)
 class Checked:
     """How a source was when it was asked."""
 
@@ -44,6 +61,8 @@ class Checked:
     seconds: float
     waits: float
     """Seconds for which the host's limit holds requests back at the moment."""
+    unknown: tuple[Unknown, ...] = ()
+    """Of an API that answers."""
 
 
 def configured(settings: Settings) -> list[Configured]:
@@ -65,15 +84,21 @@ def configured(settings: Settings) -> list[Configured]:
 
 
 def check(name: str, settings: Settings) -> Checked:
-    """Ask one source. Raises `SettingsError` when the settings have none of that name."""
-    source = make_source(name, settings)
+    """Ask one source, and an API for each symbol of its tickers.
+
+    Raises `SettingsError` when the settings have none of that name.
+    """
+    source = make_source(name, settings, resume=False)
     began = time.monotonic()
     waits = 0.0
+    unknown: tuple[Unknown, ...] = ()
     try:
         if isinstance(source, ApiSource):
             with source.connect() as client:
                 waits = client.held_for()
-                said = source.probe(client)
+                said = _probed(source, client)
+                own = [item for item in settings.universe if item.source == name]
+                unknown = _unknown(source, client, own)
         elif isinstance(source, FilesSource):
             said = _of_files(source)
         else:
@@ -81,7 +106,33 @@ def check(name: str, settings: Settings) -> Checked:
         answers = True
     except SourceError as error:
         said, answers = str(error), False
-    return Checked(name, answers, said, time.monotonic() - began, waits)
+    return Checked(name, answers, said, time.monotonic() - began, waits, unknown)
+
+
+def _probed(source: ApiSource[Any], client: Client) -> str:
+    try:
+        return source.probe(client)
+    except UnknownSymbolError:
+        return "it knows nothing of the ticker that it was tried with"  # which is told below
+
+
+def _unknown(
+    source: ApiSource[Any], client: Client, instruments: Sequence[Instrument]
+) -> tuple[Unknown, ...]:
+    """Which symbols, former ones too, the API does not know."""
+    today = dt.datetime.now(tz=MOSCOW).date()
+
+    def ask(window: Window) -> Unknown | None:
+        try:
+            source.look_up(client, window)
+        except UnknownSymbolError as error:
+            nearest = tuple(source.nearest(client, window))
+            return Unknown(window.ticker, window.symbol, nearest, str(error))
+        return None
+
+    windows = [window for item in instruments for window in windows_of(item, None, today)]
+    found = client.map(ask, windows, what="symbols", name=lambda window: window.ticker)
+    return tuple(item for item in found if item is not None)
 
 
 def _of_files(source: FilesSource) -> str:

@@ -162,6 +162,7 @@ class Client:
         json: Any = None,
         limit: str = "",
         refuse: Callable[[Answer], None] | None = None,
+        heed: Callable[[Mapping[str, str]], None] | None = None,
     ) -> T:
         """What `read` makes of the answer.
 
@@ -169,8 +170,9 @@ class Client:
         one that is worth another try, `SourceError` for one that is not. `refuse` sees the others
         first and raises `SourceError` for what no other try would mend, `PassingTroubleError` where
         the answer says itself that it will pass. What it lets pass is tried again when its status
-        means "not now" (429, 503, ...), and is refused here when not. Raises `SourceError` after
-        `attempts`, naming the source, the address and the last trouble.
+        means "not now" (429, 503, ...), and is refused here when not. `heed` hears the headers of
+        every answer as they come, of one that is cut off behind them too. Raises `SourceError`
+        after `attempts`, naming the source, the address and the last trouble.
         """
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt  # noqa: PLC0415
 
@@ -191,7 +193,7 @@ class Client:
                     "or is busy with runs; what is not known yet is asked again later"
                 )
                 raise SourceError(message)
-            answer = self._ask(method, url, params, json, limit)
+            answer = self._ask(method, url, params, json, limit, heed)
             if answer.status >= _NOT_AN_ANSWER:
                 if refuse is not None:
                     refuse(answer)
@@ -220,8 +222,14 @@ class Client:
             self._lost = 0
         return found
 
-    def _ask(
-        self, method: str, url: str, params: Mapping[str, str] | None, json: Any, limit: str
+    def _ask(  # noqa: PLR0913, PLR0917
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, str] | None,
+        json: Any,
+        limit: str,
+        heed: Callable[[Mapping[str, str]], None] | None,
     ) -> Answer:
         import httpx  # noqa: PLC0415
 
@@ -235,6 +243,11 @@ class Client:
             with self._http.stream(
                 method, url, params=params, json=json, timeout=patience
             ) as response:
+                headers = {
+                    name.lower(): self._mask.text(value) for name, value in response.headers.items()
+                }
+                if heed is not None:
+                    heed(headers)
                 body = bytearray()
                 for chunk in response.iter_bytes():
                     body += chunk
@@ -244,9 +257,6 @@ class Client:
                     if len(body) > _LARGEST_ANSWER:
                         message = f"source {self.source}: {url} answers without end; not read"
                         raise SourceError(message)
-                headers = {
-                    name.lower(): self._mask.text(value) for name, value in response.headers.items()
-                }
                 masked = self._mask.body(bytes(body))
                 return Answer(str(response.url), response.status_code, headers, masked)
         except httpx.ConnectError as error:

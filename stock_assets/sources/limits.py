@@ -21,6 +21,10 @@ LONGEST_HOLD = 900.0
 been set back since."""
 
 
+_POLL = 0.005
+"""Seconds between two tries for the lock, which nobody holds for as much as one."""
+
+
 class RateLimit:
     """At most `rate` requests a second under one name, whoever sends them."""
 
@@ -36,7 +40,7 @@ class RateLimit:
         """Take the next free moment and sleep until it is there; the seconds slept."""
         slept = 0.0
         while True:
-            with self._lock:
+            with self._lock.acquire(poll_interval=_POLL):
                 now = time.time()
                 mine = _moment(self._file, now)
                 self._file.write_text(repr(mine + self._spacing), encoding="ascii")
@@ -50,7 +54,7 @@ class RateLimit:
 
     def hold(self, seconds: float) -> None:
         """Let nobody send for so long: the host asked for it."""
-        with self._lock:
+        with self._lock.acquire(poll_interval=_POLL):
             now = time.time()
             until = now + min(seconds, LONGEST_HOLD)
             if until > _moment(self._file, now):

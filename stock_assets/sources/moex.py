@@ -17,7 +17,13 @@ from stock_assets.calendars import get_calendar
 from stock_assets.errors import SourceError
 from stock_assets.settings import MoexSettings
 from stock_assets.sources import moex_calendar, moex_splits
-from stock_assets.sources.api import MOSCOW, PARSED_SCHEMA, ApiSource, evening_of_moscow
+from stock_assets.sources.api import (
+    MOSCOW,
+    PARSED_SCHEMA,
+    ApiSource,
+    evening_of_moscow,
+    most_alike,
+)
 from stock_assets.sources.base import NUMBERS, PRICES
 from stock_assets.sources.http import Client, PassingTroubleError
 from stock_assets.sources.iss import Table, number_of, read_tables, tables_of, wants
@@ -155,6 +161,14 @@ class MoexSource(ApiSource[MoexSettings]):
             differences = moex_calendar.calendar_differences(days, calendar)
             said.append(moex_calendar.in_words(differences, calendar))
         return "; ".join(said)
+
+    def look_up(self, client: Client, window: Window) -> None:
+        """Ask for its boards, where it is none of today's shares."""
+        self.reference.look_up(client, window)
+
+    def nearest(self, client: Client, window: Window) -> list[str]:
+        """Among the codes of all shares."""
+        return most_alike(window.symbol, self.reference.shares(client))
 
     def _pages(self, client: Client, window: Window, span: Span) -> list[bytes]:
         """The pages of the span's candles, up to the first empty one."""

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from stock_assets.errors import SourceError
+from stock_assets.errors import SourceError, UnknownSymbolError
 from stock_assets.lake.splits import Split
 from stock_assets.sources import moex_boards, moex_calendar, moex_splits
 from stock_assets.sources.api import MOSCOW
@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 INTERVALS = {"1m": 1, "10m": 10, "1h": 60, DAILY: 24}
 """ISS's own numbers of our intervals."""
+
+_SHARES = "/engines/stock/markets/shares/boards/TQBR/securities"
 
 _BEFORE_SPLIT = dt.timedelta(days=130)
 """A page of the official history, 100 sessions, is longer; a halt before a split is shorter."""
@@ -185,6 +187,22 @@ class Reference:
         )
         return candles, history
 
+    def look_up(self, client: Client, window: Window) -> None:
+        """Whether ISS knows the symbol, on a main board; `UnknownSymbolError` where not."""
+        if window.symbol not in self.shares(client):  # one answer for most of a universe
+            self._boards(client, window)
+
+    def shares(self, client: Client) -> frozenset[str]:
+        """The codes of all shares on the main board of today."""
+
+        def ask() -> frozenset[str]:
+            reader = wants(
+                "securities", "SECID", make=lambda table: frozenset(map(str, table.column("SECID")))
+            )
+            return self.get(client, f"{_SHARES}.json", reader, {})
+
+        return self._once.get("shares", ask)
+
     def spans(self, client: Client, window: Window, first: dt.date, last: dt.date) -> list[Span]:
         """Which board to ask for which of these days."""
         today = self._boards(client, window)[0]
@@ -212,7 +230,7 @@ class Reference:
         return self._once.get(("days", window.symbol), ask)
 
     def _boards(self, client: Client, window: Window) -> tuple[Board, ...]:
-        """The symbol's main boards, today's first; `SourceError` for an unknown symbol."""
+        """The symbol's main boards, today's first; `UnknownSymbolError` for an unknown symbol."""
 
         def ask() -> tuple[Board, ...]:
             reader = wants(
@@ -235,7 +253,7 @@ class Reference:
                 'that the exchange itself uses as symbol = "..." of the ticker in the universe '
                 f"(look it up at {self._own.base_url}/securities.html?q={quote(window.ticker)})"
             )
-            raise SourceError(message)
+            raise UnknownSymbolError(message)
 
         return self._once.get(("boards", window.symbol), ask)
 

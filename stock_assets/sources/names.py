@@ -90,7 +90,9 @@ class OtherNames:
                 last = item.formerly[-1]
                 beginnings.append((item.ticker, last.symbol, last.until))
             if item.source_symbol != item.ticker:
-                today = _Span(item.ticker, first, dt.date.max)
+                # Before it was listed the symbol may have been another's: whose former name it is.
+                since = max(first, item.listed or first)
+                today = _Span(item.ticker, since, dt.date.max)
                 spans.setdefault(item.source_symbol, []).append(today)
         return cls(
             frozenset(item.ticker for item in instruments),

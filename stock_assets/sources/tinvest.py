@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-from stock_assets.errors import SourceError
+from stock_assets.errors import SourceError, UnknownSymbolError
 from stock_assets.settings import TInvestSettings
-from stock_assets.sources.api import MOSCOW, ApiSource, evening_of_moscow
+from stock_assets.sources.api import MOSCOW, ApiSource, evening_of_moscow, most_alike
 from stock_assets.sources.http import Answer, Client, PassingTroubleError
 from stock_assets.sources.tinvest_candles import (
     DAILY,
@@ -136,7 +136,7 @@ class TInvestSource(ApiSource[TInvestSettings]):
             try:
                 body = self._send(client, window, _CANDLES, service, request, candles_of)
             except _UnknownInstrumentError as error:
-                raise SourceError(self._stranger(window, error, [])) from error
+                raise UnknownSymbolError(self._stranger(window, error, [])) from error
             bodies.append(body)
         return bodies
 
@@ -182,6 +182,35 @@ class TInvestSource(ApiSource[TInvestSettings]):
             ]
         name = f"{self._named_by(window)} is {found.listed.name}"
         return "; ".join(["the token is accepted", name, *left])
+
+    def look_up(self, client: Client, window: Window) -> None:
+        """Ask for the instrument."""
+        self._look_up(client, window)
+
+    def nearest(self, client: Client, window: Window) -> list[str]:
+        """Among the instruments whose tickers have the first letters of the symbol's in them.
+
+        As TICKER_CLASS, or as the ticker alone where it is on the board of the settings.
+        """
+        name = self._named_by(window)
+        service = "InstrumentsService/FindInstrument"
+        for letters in dict.fromkeys((name.text[:3], name.text[:2])):
+            request = {"query": letters}
+            try:
+                body = self._send(client, window, _INSTRUMENTS, service, request, offered)
+            except _UnknownInstrumentError:
+                continue
+            boards: dict[str, list[str]] = {}
+            for item in offered(body):
+                boards.setdefault(str(item.get("ticker")), []).append(str(item.get("classCode")))
+            found = [
+                ticker if board == self.own.class_code else f"{ticker}_{board}"
+                for ticker in most_alike(name.text, boards)
+                for board in sorted(boards[ticker])
+            ]
+            if found:
+                return found
+        return []
 
     def _token(self) -> str:
         variable = self.own.token_variable
@@ -258,7 +287,7 @@ class TInvestSource(ApiSource[TInvestSettings]):
             if (listed := chosen(body, name)) is not None:
                 return _Found(listed, body)
             others += offered(body)
-        raise SourceError(self._stranger(window, None, others))
+        raise UnknownSymbolError(self._stranger(window, None, others))
 
     def _stranger(
         self, window: Window, error: Exception | None, others: Sequence[Mapping[str, Any]]
@@ -305,7 +334,6 @@ class TInvestSource(ApiSource[TInvestSettings]):
         """
 
         def read(answer: Answer) -> bytes:
-            self._heed(client, limit, answer)
             if answer.content_type != "application/json":
                 what = f"it answered {answer.content_type or 'something'}, not JSON"
                 raise PassingTroubleError(f"{what} ({answer.excerpt})")
@@ -317,11 +345,13 @@ class TInvestSource(ApiSource[TInvestSettings]):
             return answer.body
 
         def refuse(answer: Answer) -> None:
-            self._heed(client, limit, answer)
             self._judge(client, window, limit, answer)
 
+        def heed(headers: Mapping[str, str]) -> None:
+            self._heed(client, limit, headers)
+
         path = f"{_CONTRACT}.{service}"
-        return client.send("POST", path, read, json=request, limit=limit, refuse=refuse)
+        return client.send("POST", path, read, json=request, limit=limit, refuse=refuse, heed=heed)
 
     def _judge(self, client: Client, window: Window, limit: str, answer: Answer) -> None:
         """Raise what a refusal means; let one by whose status has to do."""
@@ -333,7 +363,7 @@ class TInvestSource(ApiSource[TInvestSettings]):
             raise _UnknownInstrumentError(refusal.message)
         what = f"it answered {answer.status} ({refusal.message}; code {refusal.code or '-'})"
         if meaning is Meaning.TOO_MANY_REQUESTS:
-            pause = _until_reset(answer)
+            pause = _until_reset(answer.headers)
             if pause is not None:
                 client.hold(pause, limit)
             elif "retry-after" in answer.headers:
@@ -349,25 +379,25 @@ class TInvestSource(ApiSource[TInvestSettings]):
         )
         raise SourceError(f"source {self.name}: {window.ticker}: {words}")
 
-    def _heed(self, client: Client, limit: str, answer: Answer) -> None:
+    def _heed(self, client: Client, limit: str, headers: Mapping[str, str]) -> None:
         """Stop everyone before the last requests of the minute are gone.
 
         As many as there are connections may be under way, and are not counted in `answer` yet.
         """
-        left = _number(answer.headers.get("x-ratelimit-remaining"))
+        left = _number(headers.get("x-ratelimit-remaining"))
         if left is None:
             return
-        total = _number(answer.headers.get("x-ratelimit-limit"))
+        total = _number(headers.get("x-ratelimit-limit"))
         with self._lock:
             self._left[limit] = (left, _A_MINUTE[limit] if total is None else total)
-        pause = _until_reset(answer)
+        pause = _until_reset(headers)
         if left <= self.own.connections and pause is not None:
             client.hold(pause, limit)
 
 
-def _until_reset(answer: Answer) -> float | None:
+def _until_reset(headers: Mapping[str, str]) -> float | None:
     """Seconds until requests are counted anew: one more than is said, which is rounded."""
-    said = _number(answer.headers.get("x-ratelimit-reset"))
+    said = _number(headers.get("x-ratelimit-reset"))
     return None if said is None else said + 1.0
 
 

@@ -6,10 +6,11 @@ trouble that it can be told to make.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -29,7 +30,7 @@ class Fault:
     - `cut`: the first half of the answer, as if it were all of it.
     - `drop`: half of it, then the connection is closed.
     - `slow`: the answer after so many seconds.
-    - `trickle`: the answer a byte at a time, so many seconds apart.
+    - `trickle`: the answer a byte at a time, so many seconds apart; in small pieces when none.
     """
 
     kind: str
@@ -44,7 +45,7 @@ class Seen:
     """One request as it came."""
 
     moment: float
-    """`time.monotonic()` when it came."""
+    """When it came by the server's `clock`: by default the one that limits are kept by."""
     method: str
     path: str
     query: dict[str, str]
@@ -54,6 +55,23 @@ class Seen:
     """Kind of the fault it got; empty for none."""
 
 
+@dataclass(frozen=True)
+class _Random:
+    """Trouble by chance."""
+
+    rng: random.Random
+    share: float
+    faults: tuple[Fault, ...]
+    within: str
+    in_a_row: int
+
+    def draw(self, path: str, before: int) -> Fault | None:
+        """What befalls a question that had `before` faults in a row."""
+        if self.within not in path or before >= self.in_a_row:
+            return None
+        return self.rng.choice(self.faults) if self.rng.random() < self.share else None
+
+
 class ApiServer:
     """Serves `answer` on a free port of 127.0.0.1 until it is left; use it with `with`."""
 
@@ -61,7 +79,10 @@ class ApiServer:
         self._answer = answer
         self._lock = threading.Lock()
         self._planned: deque[Fault] = deque()
-        self._random: tuple[random.Random, float, tuple[Fault, ...]] | None = None
+        self._random: _Random | None = None
+        self._luck: Counter[str] = Counter()
+        self.clock: Callable[[], float] = time.time
+        self._broken: dict[str, Fault] = {}
         self.seen: list[Seen] = []
         self._server = make_server(
             "127.0.0.1", 0, self._serve, threaded=True, request_handler=_Quiet,
@@ -88,41 +109,60 @@ class ApiServer:
         with self._lock:
             self._planned.extend(faults)
 
-    def fail_at_random(self, share: float, *faults: Fault, seed: int = 1) -> None:
-        """From now on that share of the requests gets one of these, drawn with `seed`."""
+    def fail_path(self, path: str, fault: Fault) -> None:
+        """From now on each request of that path gets this fault."""
         with self._lock:
-            self._random = (random.Random(seed), share, faults) if share else None
+            self._broken[path] = fault
 
-    def busiest(self, seconds: float) -> int:
-        """Most requests that came within any window of so many seconds."""
-        moments = sorted(item.moment for item in self.seen)
-        most, first = 0, 0
-        for place, moment in enumerate(moments):
-            while moment - moments[first] >= seconds:
-                first += 1
-            most = max(most, place - first + 1)
+    def fail_at_random(
+        self, share: float, *faults: Fault, seed: int = 1, within: str = "", in_a_row: int = 1000
+    ) -> None:
+        """From now on that share of the requests gets one of these, drawn with `seed`.
+
+        Of requests alone whose path has `within` in it. No question has such bad luck more often
+        than `in_a_row`.
+        """
+        with self._lock:
+            self._luck.clear()
+            self._random = (
+                _Random(random.Random(seed), share, faults, within, in_a_row) if share else None
+            )
+
+    def most_beyond(self, rate: float) -> float:
+        """By how many requests any stretch of time, short or long, had more than `rate` a second.
+
+        One is the least there can be: a request alone takes no time.
+        """
+        most, least = 0.0, math.inf
+        for number, moment in enumerate(sorted(item.moment for item in self.seen)):
+            beyond = number - rate * moment
+            least = min(least, beyond)
+            most = max(most, beyond - least + 1)
         return most
 
-    def _fault(self) -> Fault | None:
+    def _fault(self, path: str, question: str) -> Fault | None:
         with self._lock:
+            if path in self._broken:
+                return self._broken[path]
             if self._planned:
                 return self._planned.popleft()
             if self._random is not None:
-                rng, share, faults = self._random
-                if rng.random() < share:
-                    return rng.choice(faults)
+                fault = self._random.draw(path, self._luck[question])
+                self._luck[question] = self._luck[question] + 1 if fault else 0
+                return fault
         return None
 
     def _serve(self, environ: dict[str, object], start: Callable[..., object]) -> Iterable[bytes]:
         request = Request(environ)
-        moment = time.monotonic()
-        fault = self._fault()
+        moment = self.clock()
+        body = request.get_data(as_text=True)
+        fault = self._fault(request.path, f"{request.full_path} {body}")
         with self._lock:
             self.seen.append(
                 Seen(
                     moment, request.method, request.path, request.args.to_dict(),
                     {name.lower(): value for name, value in request.headers.items()},
-                    request.get_data(as_text=True), fault.kind if fault else "",
+                    body, fault.kind if fault else "",
                 )
             )  # fmt: skip
         return self._troubled(request, fault)(environ, start)
@@ -155,9 +195,10 @@ def _dropped(body: bytes) -> Iterator[bytes]:
 
 
 def _trickled(body: bytes, seconds: float) -> Iterator[bytes]:
-    for place in range(len(body)):
+    step = 1 if seconds else 97
+    for place in range(0, len(body), step):
         time.sleep(seconds)
-        yield body[place : place + 1]
+        yield body[place : place + step]
 
 
 class _Quiet(WSGIRequestHandler):

@@ -90,7 +90,7 @@ class CbrServer(ApiServer):
         if self.guarded and "Mozilla" not in request.headers.get("User-Agent", ""):
             return Response(GUARD, 403, mimetype="text/html")
         if self.burst is not None:
-            since = time.monotonic() - 1.0
+            since = self.clock() - 1.0
             if sum(item.moment > since for item in self.seen) > self.burst:
                 return Response(GUARD, 403, mimetype="text/html")
         pages = {

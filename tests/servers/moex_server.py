@@ -59,12 +59,19 @@ class Listing:
         ]  # fmt: skip
 
 
-def moex_settings(lake: Path, url: str, universe: list[dict[str, Any]], **own: Any) -> Settings:
+def moex_settings(
+    lake: Path,
+    url: str,
+    universe: list[dict[str, Any]],
+    *,
+    first_day: dt.date = dt.date(2018, 1, 3),
+    **own: Any,
+) -> Settings:
     """Settings of a lake whose source moex is a server of this kind, with little patience."""
     quick = {"requests_per_second": 50, "first_wait": 0.01, **own}
     return Settings(
         lake={"path": lake},
-        partitions={"first_day": dt.date(2018, 1, 3)},
+        partitions={"first_day": first_day},
         universe=universe,
         sources={"moex": {"kind": "moex", "base_url": f"{url}/iss", **quick}},
     )
@@ -134,6 +141,17 @@ class Iss:
                 found = self._history(request, self._listings(secid, market, board))
             case ["engines", _, "markets", market, "boards", board, "securities", secid, what]:
                 found = self._candles(request, self._listings(secid, market, board), what)
+            case ["engines", _, "markets", market, "boards", board, "securities"]:
+                codes = [
+                    [secid, board]
+                    for secid, of in self.securities.items()
+                    if any((item.market, item.board) == (market, board) for item in of)
+                ]
+                tables = {
+                    "securities": (("SECID", "BOARDID"), codes),
+                    "marketdata": (("SECID", "BOARDID"), codes),
+                }
+                found = self._tables(request, tables)
             case ["engines", _, "markets", market, "securities", secid, what]:
                 main = [item for item in self._listings(secid, market) if item.is_primary]
                 found = self._candles(request, main, what)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import threading
-import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -128,6 +128,8 @@ class TInvestServer(ApiServer):
         self.says_limits = True
         self.refuse: tuple[int, int, str] | None = None
         self.refused_for_rate = 0
+        self.least_left = math.inf
+        """Fewest requests that were left before they were counted anew; below none: too many."""
         self._counting = threading.Lock()
         self._counts: dict[tuple[str, int], int] = {}
 
@@ -147,10 +149,11 @@ class TInvestServer(ApiServer):
         return response
 
     def _count(self, service: str) -> tuple[dict[str, str], bool]:
-        now = time.monotonic()
+        now = self.clock()
         window = int(now // self.minute)
         with self._counting:
             count = self._counts[service, window] = self._counts.get((service, window), 0) + 1
+            self.least_left = min(self.least_left, self.limits[service] - count)
         limit = self.limits[service]
         said = {
             "x-ratelimit-limit": f"{limit}, {limit};w=60" if self.spoken_limit else str(limit),

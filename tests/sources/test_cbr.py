@@ -447,7 +447,7 @@ def test_calls_are_one_after_the_other(server: CbrServer, tmp_path: Path) -> Non
 def test_requests_are_never_faster_than_the_limit(server: CbrServer, tmp_path: Path) -> None:
     take(settings(server, tmp_path, {"GOLD": "XAU", "DOLLAR": "USD"}, requests_per_second=20), None)
     assert len(server.seen) >= 19
-    assert server.busiest(0.5) <= 15, "10, and what a busy machine bunches"
+    assert server.most_beyond(20) <= 1 + 1
 
 
 def test_the_usual_limit_is_far_below_what_the_guard_allows(
@@ -509,9 +509,6 @@ def test_a_wrong_address_is_said_at_once(server: CbrServer, tmp_path: Path) -> N
     assert len(server.seen) == 1
 
 
-STORM = (*EACH_FAULT, Fault("html", 403, body=GUARD), Fault("trickle", seconds=0.0))
-
-
 def crowd() -> CbrServer:
     """Metals and twenty currencies since the beginning: ten windows each."""
     days = get_calendar(CBR).between(dt.date(1992, 7, 1), LAST)[::50]
@@ -519,59 +516,6 @@ def crowd() -> CbrServer:
         {"XAU": walk(300, days), "XAG": walk(5, days)},
         {f"C{n:02}": Currency(f"R{n:05}", walk(n + 1.5, days), 10 ** (n % 4)) for n in range(20)},
     )
-
-
-CROWD = {"GOLD": "XAU", "SILVER": "XAG", **{f"T{n:02}": f"C{n:02}" for n in range(20)}}
-
-
-def truth(server: CbrServer) -> pl.DataFrame:
-    """What the server publishes, as (ticker, day, close): told by nothing of the client's."""
-    tables = {**server.metals, **{code: item.rates for code, item in server.currencies.items()}}
-    return pl.DataFrame(
-        [
-            (ticker, day, price)
-            for ticker, symbol in sorted(CROWD.items())
-            for day, price in sorted(tables[symbol].items())
-        ],
-        {"ticker": pl.String, "day": pl.Date, "close": pl.Float64},
-        orient="row",
-    )
-
-
-def told(judged: Judged) -> pl.DataFrame:
-    assert judged.quarantine.is_empty()
-    return judged.candles.select("ticker", "day", "close").sort("ticker", "day")
-
-
-@pytest.mark.slow
-def test_after_a_storm_the_slice_is_as_without_it(tmp_path: Path) -> None:
-    with crowd() as server:
-        server.fail_at_random(0.35, *STORM, seed=5)
-        stormy = take(settings(server, tmp_path, CROWD, attempts=20), None)
-        assert len(server.seen) > 250
-        assert len([item for item in server.seen if item.fault]) > 60
-        assert server.busiest(1.0) <= 70, "50, and what a busy machine bunches"
-        assert told(stormy).equals(truth(server))
-
-
-@pytest.mark.slow
-def test_a_storm_that_is_too_much_fails_with_names_and_goes_on_from_what_it_got(
-    tmp_path: Path,
-) -> None:
-    with crowd() as server:
-        config = settings(server, tmp_path, CROWD, attempts=2)
-        server.fail_at_random(0.5, *STORM, seed=3)
-        with pytest.raises(SourceError, match=r"source cbr: \d+ of 220 pieces failed \((\w+, )+"):
-            take(config, None)
-        kept = len(list((config.fetched_dir / "cbr").glob("*.zip")))
-        assert 50 < kept < 210  # of 220, those of two metals are the same
-
-        server.fail_at_random(0.0)
-        del server.seen[:]
-        whole = take(config, None)
-        asked = len(server.asked("XML_dynamic")) + len(server.asked("xml_metall"))
-        assert asked == 210 - kept
-        assert told(whole).equals(truth(server))
 
 
 FETCHING = """

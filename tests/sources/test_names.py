@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
+from stock_assets.name_claims import claims_of
 from stock_assets.settings import Settings
 from stock_assets.slices import Slice
 from stock_assets.sources.fetching import fetch_slice
+from stock_assets.sources.windows import windows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +115,85 @@ def test_a_symbol_is_what_files_call_the_ticker(tmp_path: Path) -> None:
     assert closes(found) == {"SBER": [(DAYS[0], 3.0), (DAYS[1], 4.0)]}
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (
+            {"formerly": [{"symbol": "FIVE", "until": UNTIL}]},
+            {"formerly": [{"symbol": "FIVE", "until": LAST}]},
+            f"ONE until {UNTIL}; TWO until {LAST}",
+        ),
+        (
+            {"formerly": [{"symbol": "FIVE", "until": UNTIL}]},
+            {"listed": UNTIL, "formerly": [{"symbol": "FIVE", "until": LAST}]},
+            f"ONE until {UNTIL}; TWO from {UNTIL} until {LAST}",
+        ),
+        (
+            {"formerly": [{"symbol": "FIVE", "until": UNTIL}]},
+            {"symbol": "FIVE", "listed": UNTIL},
+            f"ONE until {UNTIL}; TWO from {UNTIL}",
+        ),
+        (
+            {"formerly": [{"symbol": "FIVE", "until": UNTIL}]},
+            {"symbol": "FIVE", "formerly": [{"symbol": "OLD", "until": DAYS[0]}]},
+            f"ONE until {UNTIL}; TWO from {DAYS[1]}",
+        ),
+        (
+            {"formerly": [{"symbol": "FIVE", "until": UNTIL}]},
+            {"symbol": "FIVE", "delisted": DAYS[0]},
+            f"ONE until {UNTIL}; TWO until {DAYS[0]}",
+        ),
+    ],
+    ids=["both were", "from the last day on", "listed too early", "renamed too early", "gone"],
+)
+def test_two_that_claim_one_name_on_the_same_days_are_refused_by_both_names(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any], said: str
+) -> None:
+    universe = [{"ticker": "ONE", **one}, {"ticker": "TWO", **other}]
+    for order in (universe, universe[::-1]):
+        with pytest.raises(ValueError, match="both claim the name 'FIVE' on the same days") as told:
+            settings(tmp_path, *order)
+        assert set(said.split("; ")) == set(str(told.value).split("(")[1].split(")")[0].split("; "))
+
+
+def test_names_that_are_handed_on_from_day_to_day_are_taken(tmp_path: Path) -> None:
+    handed = [{"symbol": "FIVE", "until": LAST}]
+    universe = [
+        {"ticker": "ONE", "formerly": FORMERLY},
+        {"ticker": "TWO", "listed": UNTIL + dt.timedelta(1), "formerly": handed},
+        {"ticker": "THREE", "symbol": "FIVE"},
+    ]
+    assert settings(tmp_path, *universe).instrument("THREE").listed == LAST + dt.timedelta(1)
+    # Another source's names are other names.
+    elsewhere = {"ticker": "FOUR", "source": "moex", "formerly": handed}
+    assert settings(tmp_path, *universe, elsewhere).instrument("FOUR").listed is None
+
+
+def test_a_symbol_that_was_anothers_is_no_more_than_its_own_days(tmp_path: Path) -> None:
+    written(tmp_path, "all.csv", [("FIVE", day, 5.0) for day in DAYS])
+    found = fetched(
+        settings(
+            tmp_path, {"ticker": "NEW", "symbol": "FIVE"}, {"ticker": "X5", "formerly": FORMERLY}
+        )
+    )
+    assert closes(found) == {
+        "NEW": [(day, 5.0) for day in DAYS[3:]], "X5": [(day, 5.0) for day in DAYS[:3]],
+    }  # fmt: skip
+
+
+def test_a_reused_name_is_asked_of_an_api_from_the_day_after_the_stranger(tmp_path: Path) -> None:
+    found = settings(
+        tmp_path,
+        {"ticker": "X5", "source": "moex", "formerly": FORMERLY},
+        {"ticker": "FIVE", "source": "moex"},
+    )
+    (window,) = windows_of(found.instrument("FIVE"), None, LAST)
+    assert (window.symbol, window.first) == ("FIVE", UNTIL + dt.timedelta(1))
+    assert not found.instrument("FIVE").is_listed(UNTIL), "no cell is expected before"
+    names = [window.symbol for window in windows_of(found.instrument("X5"), None, LAST)]
+    assert names == [claim.name for claim in claims_of(found.instrument("X5"))] == ["FIVE", "X5"]
+
+
 @effort(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_every_row_is_the_one_owners_of_its_day_or_set_aside(
@@ -135,7 +216,13 @@ def test_every_row_is_the_one_owners_of_its_day_or_set_aside(
             formerly.append({"symbol": name, "until": end})
             first = end + dt.timedelta(1)
         universe.append({"ticker": ticker, "formerly": formerly})
-    ends = {item["ticker"]: [f["until"] for f in item["formerly"]] for item in universe}
+    # Its own name is a ticker's after its former ones, and after all who had that name before.
+    begins = {}
+    for item in universe:
+        ticker, own = item["ticker"], [f["until"] for f in item["formerly"]]
+        others = [day for name, day in owners if name == ticker]
+        assume(not own or not others or max(others) <= max(own))
+        begins[ticker] = max([*own, *others], default=dt.date.min)
     cells = data.draw(
         st.lists(
             st.tuples(st.sampled_from([*tickers, "OLD"]), st.sampled_from(DAYS)),
@@ -146,7 +233,7 @@ def test_every_row_is_the_one_owners_of_its_day_or_set_aside(
     expected = set()
     for name, day in cells:
         owner = owners.get((name, day))
-        if owner is None and name in tickers and not any(day <= end for end in ends[name]):
+        if owner is None and name in tickers and day > begins[name]:
             owner = name
         if owner is not None:
             expected.add((owner, day))

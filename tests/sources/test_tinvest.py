@@ -758,30 +758,6 @@ def test_a_page_of_html_that_stays_is_told_as_one(server: TInvestServer, tmp_pat
         fetch(settings_of(server, tmp_path, attempts=2))
 
 
-@pytest.mark.slow
-def test_a_storm_ends_in_the_same_rows_or_an_error_that_names_tickers(tmp_path: Path) -> None:
-    days = get_calendar("XMOS").between(dt.date(2024, 1, 1), dt.date(2024, 3, 15))
-    listings = others(24, [at(day) for day in days], "5_MIN")
-    tickers = [item.ticker for item in listings]
-    with TInvestServer(listings) as server:
-        server.limits = dict.fromkeys(server.limits, 100_000)
-        settings = settings_of(server, tmp_path, *tickers, interval="5m", attempts=20,
-                               connections=8, timeout=0.4)  # fmt: skip
-        server.fail_at_random(0.3, *EACH_FAULT, Fault("slow", seconds=0.5))
-        found = fetch(settings, days[0], LAST)
-        storm = len(server.seen)
-        assert sum(bool(item.fault) for item in server.seen) > 60
-        assert server.busiest(1.0) <= 70, "50, and what a busy machine bunches"
-        # Given up too early, it fails with the names of those that failed.
-        impatient = settings_of(server, tmp_path, *tickers, interval="5m", attempts=2)
-        with pytest.raises(SourceError, match=r"of \d+ (tickers|pieces) failed \(T\d\d\d"):
-            fetch(impatient, days[0], LAST)
-    assert storm > 300
-    assert found.quarantine.is_empty()
-    for listing in listings:
-        assert numbers(found, listing.ticker) == truth(listing, "5_MIN")
-
-
 # Limits
 
 
@@ -850,6 +826,19 @@ def test_a_refusal_for_too_many_requests_waits_for_the_reset(
     assert numbers(fetch(settings_of(server, tmp_path))) == truth(server.listings[0])
     assert time.monotonic() - began >= 1.0
     assert server.seen[1].moment - server.seen[0].moment >= 1.0
+
+
+@pytest.mark.parametrize("kind", ["drop", "cut"])
+def test_what_is_left_is_heard_of_an_answer_that_breaks_off(
+    server: TInvestServer, tmp_path: Path, kind: str
+) -> None:
+    server.limits = dict.fromkeys(server.limits, 3)  # fewer than connections
+    source = make_source("tinvest", settings_of(server, tmp_path, attempts=1))
+    with source.connect() as client:
+        server.fail_next(Fault(kind))
+        with pytest.raises(SourceError):
+            source._look_up(client, Window("SBER", "SBER", FIRST, LAST))
+        assert client.held_for("instruments") > 0
 
 
 def test_a_probe_says_what_is_left(server: TInvestServer, tmp_path: Path) -> None:
