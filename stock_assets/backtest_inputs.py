@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stock_assets.drift.distances import DRIFT_FEATURES, distances, first_needed
-from stock_assets.drift.verdict import drifted_shares
+from stock_assets.drift.distances import distances, first_needed
+from stock_assets.drift.sound import first_bar_to_judge
+from stock_assets.drift.verdict import Signal, signals
+from stock_assets.drift.watched import PANEL_FEATURES
 from stock_assets.errors import LakeError, SliceError
 from stock_assets.forecasting.backtest import PRODUCT, History, data_start, outcome_end
 from stock_assets.forecasting.decision import forced_days
@@ -41,7 +43,7 @@ def load_history(
     *,
     drift: bool = True,
 ) -> History:
-    """The lake's history for a backtest of `first` to `last`; without `drift` no shares of it.
+    """The lake's history for a backtest of `first` to `last`; without `drift` none of it.
 
     All tickers' history, as trainings are pooled. Raises `LakeError` when there are no bars or
     features of `tickers` on those days, `SliceError` when there are too few days of them.
@@ -52,11 +54,13 @@ def load_history(
         features = rows(connection, "features", begin, last)
         asked = pl.col("day").is_between(first, last) & pl.col("ticker").is_in(list(tickers))
         _refuse_too_little(settings, bars.filter(asked), features.filter(asked), first, last)
-        shares = _drift_shares(connection, settings, features, first, last) if drift else {}
+        said = _signals(connection, settings, first, last) if drift else {}
         models = latest_before(connection, "models", first)
         orders = rows(connection, "orders", None, dt.date.max)
         forced = forced_days(rows(connection, "models", first, last))
-        return History(features, bars, shares, models, orders, forced)
+        judged = first_bar_to_judge(begin, settings)
+        earlier = rows(connection, "bars", judged, begin - dt.timedelta(1))
+        return History(features, bars, said, models, orders, forced, earlier)
 
 
 def newest_day(settings: Settings) -> dt.date:
@@ -124,28 +128,21 @@ def _refuse_too_little(
         raise SliceError(message)
 
 
-def _drift_shares(
-    connection: duckdb.DuckDBPyConnection,
-    settings: Settings,
-    features: pl.DataFrame,
-    first: dt.date,
-    last: dt.date,
-) -> dict[dt.date, float]:
-    """The universe's share of drifted pairs by day: from `drift`, else measured the same way."""
+def _signals(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, first: dt.date, last: dt.date
+) -> dict[dt.date, Signal]:
+    """What the markets say by day: from `drift`, else measured the same way."""
     stored = rows(connection, "drift", first, last)
-    held = stored["day"].unique()
-    missing = features.filter(
-        pl.col("day").is_between(first, last) & ~pl.col("day").is_in(held.implode())
-    )
-    shares = drifted_shares(stored)
-    if missing.height:
-        begin, end = missing["day"].min(), missing["day"].max()
+    columns = ["day", "ticker", "exchange", *PANEL_FEATURES]
+    days = rows(connection, "features", first, last, columns=["day"])["day"].unique()
+    missing = days.filter(~days.is_in(stored["day"].unique().implode()))
+    said = signals(stored, settings)
+    if len(missing):
+        begin, end = missing.min(), missing.max()
         assert isinstance(begin, dt.date)
         assert isinstance(end, dt.date)
-        seen = features.filter(pl.col("day") >= first_needed(begin, settings)).select(
-            "day", "ticker", "exchange", *DRIFT_FEATURES
-        )
+        seen = rows(connection, "features", first_needed(begin, settings), end, columns=columns)
         measured = distances(seen, Slice(begin, end, settings.tickers), settings)
         # A day that the lake has evaluated is as live operation saw it, all of its tickers or not.
-        shares = {**drifted_shares(measured), **shares}
-    return dict(sorted(shares.items()))
+        said = {**signals(measured, settings), **said}
+    return dict(sorted(said.items()))

@@ -12,10 +12,15 @@ import datetime as dt
 import functools
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from stock_assets.calendar_files import KnownSessions, remembered
 from stock_assets.errors import SettingsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 WEEKDAYS = "weekdays"
 """The calendar of a ticker without an exchange: Monday to Friday, closing at midnight UTC."""
@@ -111,6 +116,15 @@ class Calendar:
         object.__setattr__(self, "_set", frozenset(self.sessions))
         planned = tuple(sorted(self._set | self.unforeseen)) if self.unforeseen else self.sessions
         object.__setattr__(self, "planned", planned)
+
+    @functools.cached_property
+    def session_days(self) -> NDArray[np.datetime64]:
+        """`sessions` as days of numpy, which takes milliseconds to make. Not to be written to."""
+        import numpy as np  # noqa: PLC0415  # who asks for it has loaded it
+
+        days = np.array(self.sessions, "datetime64[D]")
+        days.flags.writeable = False
+        return days
 
     def is_session(self, day: dt.date) -> bool:
         """Whether the exchange trades on `day`."""

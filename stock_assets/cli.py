@@ -1,8 +1,8 @@
 """`stock-assets`: what a person types.
 
 Results go to stdout, messages to stderr. Exit codes: 0 done, 1 a run failed, 2 wrong use or
-settings, 3 a source, 4 the lake, 5 a model. Heavy packages are imported by the commands that need
-them, so that `sql` and `status` answer at once.
+settings, 3 a source, 4 the lake, 5 a model, 6 a notice. Heavy packages are imported by the commands
+that need them, so that `sql` and `status` answer at once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stock_assets import console, model_commands, sources_commands
+from stock_assets import console, model_commands, notices_commands, sources_commands
 from stock_assets.backtest_commands import backtest
+from stock_assets.drift_commands import as_plain, drift
 from stock_assets.errors import SliceError, StockAssetsError
 from stock_assets.forecast_commands import forecast
 from stock_assets.options import (
@@ -39,6 +40,7 @@ from stock_assets.options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stock_assets.drift.verdict import Verdict
     from stock_assets.settings import Settings
     from stock_assets.slices import Slice
 
@@ -67,9 +69,11 @@ def _program(
 
 
 app.command()(backtest)
+app.command()(drift)
 app.command()(forecast)
 app.add_typer(model_commands.app, name="model")
 app.add_typer(sources_commands.app, name="sources")
+app.add_typer(notices_commands.app, name="notices")
 
 DEMO_LAST_DAY = dt.date(2026, 6, 30)
 """The demo's slice: from the sample's first partition day to here."""
@@ -228,13 +232,21 @@ def sql(
 def status(settings: SettingsOption = None, as_json: JsonOption = False) -> None:
     """What the lake holds, what waits in the inbox, the last runs, the tickers that are behind."""
     from stock_assets.lake.store import Lake  # noqa: PLC0415
-    from stock_assets.overview import plain, stale_tickers, table_status  # noqa: PLC0415
+    from stock_assets.lake.views import connect  # noqa: PLC0415
+    from stock_assets.overview import (  # noqa: PLC0415
+        latest_verdict,
+        plain,
+        stale_tickers,
+        table_status,
+    )
     from stock_assets.sources.inbox import Inbox  # noqa: PLC0415
 
     loaded = load(settings)
     lake = Lake(loaded.lake_dir)
     tables = table_status(lake)
     stale = stale_tickers(lake, loaded, dt.datetime.now(tz=dt.UTC))
+    with connect(lake) as connection:
+        verdict = latest_verdict(connection, loaded)
     runs = _last_runs(loaded)
     waiting = Inbox(loaded.inbox_dir).waiting(loaded)
     if as_json:
@@ -244,10 +256,12 @@ def status(settings: SettingsOption = None, as_json: JsonOption = False) -> None
             "inbox": plain(waiting),
             "runs": runs,
             "stale": plain(stale),
+            "drift": as_plain(verdict, loaded),
         }
         print(json.dumps(content, indent=2))  # noqa: T201
         return
     console.show(f"Lake: {loaded.lake_dir}", *console.status_tables(tables, stale))
+    console.show(*_drift_lines(loaded, verdict))
     if waiting:
         console.show(console.inbox_table(waiting))
     console.show(*[f"{item['started']}  {item['status']:<8} {item['slice']}" for item in runs])
@@ -284,14 +298,20 @@ def dev(
     prepare_home(loaded, settings_file(settings))
     with open_instance():
         pass  # its tables exist before the webserver, the daemon and the code server all look
-    where = host or loaded.server.host
+    where, own_port = host or loaded.server.host, port or loaded.server.port
     with serving(loaded.reports_dir, where, loaded.server.reports_port) as address:
         console.say(f"reports on {address}")
-        console.say(f"UI on http://{where}:{port or loaded.server.port}/ in a few seconds ...")
-        # `dagster dev` recommends a tool for making projects: no news for who runs one.
-        environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+        console.say(f"UI on http://{where}:{own_port}/ in a few seconds ...")
+        environment = {
+            **os.environ,
+            # `dagster dev` recommends a tool for making projects: no news for who runs one.
+            "PYTHONWARNINGS": "ignore",
+            # The runs and sensors write links: they must lead to where this serves.
+            "STOCK_ASSETS_SERVER__HOST": where,
+            "STOCK_ASSETS_SERVER__PORT": str(own_port),
+        }
         command = [dagster_command(), "dev", "-w", str(PROJECT_DIR / "workspace.yaml")]
-        command += ["-h", where, "-p", str(port or loaded.server.port)]
+        command += ["-h", where, "-p", str(own_port)]
         # Its own process group would not get Ctrl-C; the same one ends with us.
         code = subprocess.run(  # noqa: S603 - our own program
             command, check=False, env=environment, cwd=loaded.dagster_home
@@ -397,7 +417,6 @@ def _warn_of_baselines(settings: Settings, area: Slice) -> None:
 
 def _print_outcome(settings: Settings, last: dt.date) -> None:
     from stock_assets import overview  # noqa: PLC0415
-    from stock_assets.drift.pages import page_file  # noqa: PLC0415
     from stock_assets.lake.store import Lake  # noqa: PLC0415
     from stock_assets.lake.views import connect  # noqa: PLC0415
 
@@ -405,10 +424,9 @@ def _print_outcome(settings: Settings, last: dt.date) -> None:
         forecasts = overview.latest_forecasts(connection, settings.tickers, last)
         verdict = overview.latest_verdict(connection, settings, last)
         summary = overview.score_summary(connection, last)
-    page = page_file(settings, verdict.day) if verdict else None
     console.show(
         console.forecast_table(forecasts),
-        *console.verdict_lines(verdict, str(page) if page and page.exists() else None),
+        *_drift_lines(settings, verdict),
         *console.score_lines(summary),
         "",
         "Next:",
@@ -417,6 +435,15 @@ def _print_outcome(settings: Settings, last: dt.date) -> None:
         "  .venv/bin/stock-assets status                    what the lake holds",
         "  .venv/bin/stock-assets run --from 2026-07-01 --to 2026-07-03     the next days",
     )
+
+
+def _drift_lines(settings: Settings, verdict: Verdict | None) -> list[str]:
+    """The verdict with the places of its report and of the index, where they are."""
+    from stock_assets.drift.pages import index_file, page_file  # noqa: PLC0415
+
+    files = (page_file(settings, verdict.day) if verdict else None, index_file(settings))
+    page, index = (str(file) if file and file.exists() else None for file in files)
+    return console.verdict_lines(verdict, page, index)
 
 
 def _last_runs(settings: Settings, count: int = 5) -> list[dict[str, str]]:

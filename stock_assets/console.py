@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from stock_assets.drift.verdict import Verdict
     from stock_assets.forecasting.scoring import Summary
+    from stock_assets.notices.notice import Notice
     from stock_assets.outlook import HorizonOutlook, Outlook
     from stock_assets.overview import StaleTicker, TableStatus
     from stock_assets.replay import Replayed
@@ -134,6 +135,8 @@ def forecast_table(forecasts: pl.DataFrame, horizons: Sequence[int] = (1, 5)) ->
             cells.append(_interval(found.row(0, named=True)) if found.height else "-")
         first = group.row(0, named=True)
         stale = "" if first["day"] == last else f" ({first['day']})"
+        if first["held_from"] is not None:
+            stale += f" (that of {first['held_from']} stands)"
         table.add_row(
             f"{ticker}{stale}",
             f"{_price(first['last_price'])} {first['currency']}".strip(),
@@ -163,7 +166,7 @@ def outlook_parts(found: Outlook) -> list[Table | str]:
         source += f", in force since {found.model_since} ({found.model_sessions} sessions)"
     parts: list[Table | str] = [
         f"{found.ticker}  {_price(found.last_price)} {found.currency}".rstrip()
-        + f"  at the close of {found.day} ({found.exchange})",
+        + f"  at the close of {found.held_from or found.day} ({found.exchange})",
         f"Forecast by {source}: {found.model_reason}",
         *(f"! {warning}" for warning in found.warnings),
         _outlook_table(found),
@@ -212,6 +215,7 @@ def replay_parts(found: Replayed) -> list[Table | str]:
         "bars": found.bars_version,
         "features": found.features_version,
         "models": found.models_version,
+        "drift": found.drift_version,
     }
     read = ", ".join(f"{name} {version}" for name, version in tables.items() if version is not None)
     horizons = ", ".join(str(item) for item in found.horizons)
@@ -240,11 +244,20 @@ def _chance(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
-def verdict_lines(verdict: Verdict | None, page: str | None) -> list[str]:
-    """The drift verdict in words, with its page."""
+def verdict_lines(verdict: Verdict | None, page: str | None, index: str | None) -> list[str]:
+    """The drift verdict in words, with its page and where all pages are."""
     if verdict is None:
         return ["Drift: nothing evaluated yet."]
-    return [f"Drift: {verdict.sentence}", f"       report: {page or 'none saved for that day'}"]
+    moved = verdict.drifted_tickers
+    more = len(moved) - _TICKERS_SHOWN
+    return [
+        f"Drift: {verdict.sentence}",
+        *(f"       {ticker.sentence}" for ticker in moved[:_TICKERS_SHOWN]),
+        *([f"       and {more} more tickers that drifted"] if more > 0 else []),
+        *(f"       {fault.sentence}" for fault in verdict.faults[:_TICKERS_SHOWN]),
+        f"       report: {page or 'none saved for that day'}",
+        *([f"       all days: {index}"] if index else []),
+    ]
 
 
 def score_lines(summary: Summary | None) -> list[str]:
@@ -314,6 +327,18 @@ def inbox_table(waiting: list[Waiting]) -> Table:
     for item in waiting:
         table.add_row(Text(item.file), item.state, Text(item.why))
     return table
+
+
+def notice_lines(notice: Notice, channels: dict[str, str]) -> list[str]:
+    """A notice with what to do next, and what has become of it by channel."""
+    lines = [f"{notice.when:%Y-%m-%d %H:%M}  {notice.level.upper()}  {notice.what}"]
+    if notice.why:
+        lines.append(f"    {notice.why}")
+    lines += [f"    {place}. {step}" for place, step in enumerate(notice.next, 1)]
+    lines += [f"       {line}" for line in (notice.command, notice.link) if line]
+    told = "; ".join(f"{name}: {outcome}" for name, outcome in channels.items())
+    lines.append(f"    {notice.kind}, {notice.id}" + (f"; {told}" if told else ""))
+    return lines
 
 
 def print_frame(frame: pl.DataFrame) -> None:

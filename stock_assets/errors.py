@@ -32,6 +32,10 @@ class SourceError(StockAssetsError):
     exit_code = 3
 
 
+class UnknownSymbolError(SourceError):
+    """A source answers, and knows no instrument of a ticker's symbol: names both, and the fix."""
+
+
 class LakeError(StockAssetsError):
     """A Delta table could not be read or written: names the table, the place and the fix."""
 
@@ -42,3 +46,9 @@ class ModelError(StockAssetsError):
     """A model could not be trained, registered or loaded: names the model and the fix."""
 
     exit_code = 5
+
+
+class NoticeError(StockAssetsError):
+    """A notice could not be told or noted: names the channel or the file, and the fix."""
+
+    exit_code = 6

@@ -71,6 +71,7 @@ def forecast(
 
     import duckdb  # noqa: PLC0415
 
+    from stock_assets.drift.pages import page_file  # noqa: PLC0415
     from stock_assets.lake.history import versions_at  # noqa: PLC0415
     from stock_assets.lake.store import Lake  # noqa: PLC0415
     from stock_assets.lake.views import prepare, register_views  # noqa: PLC0415
@@ -98,7 +99,9 @@ def forecast(
     if as_json:
         print(json.dumps(asdict(found), indent=2, default=dt.date.isoformat))  # noqa: T201
     else:
-        console.show(*console.outlook_parts(found))
+        page = page_file(loaded, found.day, ticker)
+        drifted = [f"What drifted: {page}"] if page.exists() else []
+        console.show(*console.outlook_parts(found), *drifted)
 
 
 def _replay(lake: Lake, settings: Settings, stored: pl.DataFrame, *, as_json: bool) -> None:

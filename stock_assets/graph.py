@@ -6,6 +6,7 @@ Each part is built by the module that owns it; the settings come in from the cal
 import dagster as dg
 
 from stock_assets.assets.common import GROUPS
+from stock_assets.assets.drawer_resource import DRAWER, build_drawer
 from stock_assets.assets.drifting import build_drift
 from stock_assets.assets.ingest import build_ingest
 from stock_assets.assets.lake_resource import LakeResource
@@ -14,11 +15,13 @@ from stock_assets.assets.transform import build_transform
 from stock_assets.automation.conditions import build_automation_sensor
 from stock_assets.automation.inbox import build_inbox_sensor
 from stock_assets.automation.jobs import build_jobs
+from stock_assets.automation.notices import build_notices_sensor
 from stock_assets.automation.retraining import build_training_due_sensor
 from stock_assets.automation.schedules import build_schedules
 from stock_assets.instance.backfills import install_one_run_backfills, limit_cells_per_run
 from stock_assets.instance.batching import enable_event_batching
 from stock_assets.instance.partition_hash import install_kept_partition_hash
+from stock_assets.instance.range_keys import install_kept_range_keys
 from stock_assets.partitions import Grid
 from stock_assets.settings import Settings
 
@@ -30,6 +33,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
     limit_cells_per_run(settings.partitions.cells_per_run)
     install_one_run_backfills()
     install_kept_partition_hash()
+    install_kept_range_keys()
     grid = Grid.of(settings)
     jobs = build_jobs()
     return dg.Definitions(
@@ -47,8 +51,12 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             build_automation_sensor(),
             build_training_due_sensor(settings, grid, jobs),
             build_inbox_sensor(settings, grid, jobs),
+            build_notices_sensor(settings, grid),
         ],
-        resources={"lake": LakeResource(database=":memory:", root=str(settings.lake_dir))},
+        resources={
+            "lake": LakeResource(database=":memory:", root=str(settings.lake_dir)),
+            DRAWER: build_drawer(grid),
+        },
         # Ten small steps take a minute in processes of their own, seconds in the run's.
         executor=dg.in_process_executor,
     )

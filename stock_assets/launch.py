@@ -25,13 +25,13 @@ from filelock import FileLock
 from stock_assets.errors import LakeError, StockAssetsError
 from stock_assets.instance.backfills import limit_cells_per_run
 from stock_assets.instance.batching import enable_event_batching
+from stock_assets.instance.run_launcher import PROCESS_TAG, command_process, ended_words
 from stock_assets.partitions import Grid
 from stock_assets.settings import PROJECT_DIR, SETTINGS_VARIABLE, Settings
 from stock_assets.slices import Slice
 
 _log = logging.getLogger(__name__)
 
-PROCESS_TAG = "stock_assets/process"
 _POLL_SECONDS = 0.3
 
 _WRITTEN_WITHOUT_A_MARK = frozenset(
@@ -169,7 +169,7 @@ def run_slice(  # noqa: PLR0913
         result.success,
         seconds,
         exit_code=0 if result.success else max([1, *map(_exit_code, failures)]),
-        errors=[_reason(event) for event in failures],
+        errors=[reason_of(event) for event in failures],
         failed_checks=[
             (found.asset_key.to_user_string(), found.check_name, found.description or "")
             for found in result.get_asset_check_evaluations()
@@ -184,7 +184,7 @@ def _whole_steps(definitions: dg.Definitions, assets: Sequence[str]) -> list[dg.
     return sorted(chosen.resolve(definitions.resolve_asset_graph()))
 
 
-def _reason(event: dg.DagsterEvent) -> str:
+def reason_of(event: dg.DagsterEvent) -> str:
     """What a person is told of a failed step."""
     error = _telling_error(event)
     if error is None:
@@ -262,30 +262,20 @@ def _watching(
 
 
 def close_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Report as failed what a killed process of this machine left in progress; return run ids."""
+    """Report as failed the runs of commands that were killed on this machine; return run ids.
+
+    Runs that the daemon launched are for the daemon to judge: it may live in another container.
+    """
     closed = []
-    here = socket.gethostname()
     for run in instance.get_runs(
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED])
     ):
-        host, _, process = run.tags.get(PROCESS_TAG, "").rpartition(":")
-        if host != here or process == str(os.getpid()) or _alive(int(process)):
+        process = command_process(instance, run)
+        if process is None or not process.is_gone():
             continue
-        instance.report_run_failed(
-            run, f"process {process} on {host} ended before the run did; run the slice again"
-        )
+        instance.report_run_failed(run, ended_words(process))
         closed.append(run.run_id)
     return closed
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def dagster_command() -> str:

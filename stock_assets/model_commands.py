@@ -18,6 +18,7 @@ import typer
 from stock_assets import console
 from stock_assets.errors import ModelError
 from stock_assets.options import JsonOption, SettingsOption, load, parse_day
+from stock_assets.worth_commands import worth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from stock_assets.settings import Settings
 
 app = typer.Typer(
-    help="The models: list, look at, compare, promote, roll back.", no_args_is_help=True
+    help="The models: list, look at, compare, promote, roll back, and what they were worth.",
+    no_args_is_help=True,
 )
+app.command()(worth)
 
 Name = Annotated[str, typer.Argument(help="Id, version number or alias.", show_default=False)]
 WhyOption = Annotated[str, typer.Option(help="Why, in words that others will understand.")]

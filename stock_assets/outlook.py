@@ -14,6 +14,7 @@ import polars as pl
 
 from stock_assets.calendars import get_calendar
 from stock_assets.errors import LakeError, SliceError
+from stock_assets.forecast_inputs import blocked_cells
 from stock_assets.forecasting.baseline import BASELINE
 from stock_assets.forecasting.distribution import PriceDistributions
 from stock_assets.forecasting.in_force import ordered_states
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from stock_assets.forecasting.distribution import Floats
     from stock_assets.settings import Settings
 
-TABLES_READ = ("forecasts", "models", "orders", "scores", "bars")
+TABLES_READ = ("forecasts", "models", "orders", "scores", "bars", "drift")
 """What `outlook` needs of the lake."""
 
 _SHOWN = 12
@@ -76,7 +77,10 @@ class Outlook:
     ticker: str
     exchange: str
     day: dt.date
+    held_from: dt.date | None
+    """Earlier day whose forecast stands for it: its own prices cannot be right."""
     last_price: float
+    """At the close of the day, or of the earlier one."""
     currency: str
     model: str
     model_version: int | None
@@ -118,7 +122,9 @@ def outlook(
     forecasts = stored_forecast(connection, settings, question)
     made = forecasts.row(0, named=True)
     day: dt.date = made["day"]
+    note = made["note"]
     warnings = [
+        *([f"not forecast from the prices of {day}: {note}"] if note else []),
         *_splits_since(settings, ticker, day, now),
         *_suspected_since(connection, ticker, day, now),
         *_dividends_ahead(settings, ticker, forecasts),
@@ -131,6 +137,7 @@ def outlook(
         ticker=ticker,
         exchange=exchange,
         day=day,
+        held_from=made["held_from"],
         last_price=made["last_price"],
         currency=made["currency"],
         model=made["model"],
@@ -180,7 +187,8 @@ def stored_forecast(
         )
         raise LakeError(message)
     if day is not None and day not in days:
-        raise SliceError(_no_forecast_on(ticker, day, days, exchange))
+        faults = _faults(connection, ticker, day, day)
+        raise SliceError(_no_forecast_on(ticker, day, days, exchange, faults))
     day = day or days[-1]
     found = rows(connection, "forecasts", day, day, tickers=[ticker])
     if question.horizon is None:
@@ -196,8 +204,18 @@ def stored_forecast(
     return chosen
 
 
-def _no_forecast_on(ticker: str, day: dt.date, days: list[dt.date], exchange: str) -> str:
-    why = get_calendar(exchange).why_closed(day)
+def _faults(
+    connection: duckdb.DuckDBPyConnection, ticker: str, first: dt.date, last: dt.date
+) -> dict[dt.date, str]:
+    """Why the ticker's prices of a day cannot be right, by day."""
+    found = blocked_cells(connection, first, last, [ticker])
+    return dict(found.select("day", "why").iter_rows())
+
+
+def _no_forecast_on(
+    ticker: str, day: dt.date, days: list[dt.date], exchange: str, faults: dict[dt.date, str]
+) -> str:
+    why = faults.get(day) or get_calendar(exchange).why_closed(day)
     earlier = [known for known in days if known < day]
     near = earlier[-1] if earlier else days[0]
     return (
@@ -302,6 +320,12 @@ def _staleness(
     bar = found[0][0]
     behind = _sessions_between(exchange, day, latest)
     plural = "s" if behind > 1 else ""
+    faults = _faults(connection, ticker, day, latest)
+    if bar is not None and bar > day and bar in faults:
+        wrong = min(found for found in faults if found > day)
+        what = f"the prices of {bar} cannot be right ({faults[bar]})"
+        advice = f"once the source has corrected them: stock-assets run --from {wrong}"
+        return [f"made on {day}, {behind} session{plural} ago: {what}; {advice}"]
     what = (
         f"the lake has bars up to {bar} that were not forecast from"
         if bar is not None and bar > day

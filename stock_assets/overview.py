@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from stock_assets.calendars import get_calendar
-from stock_assets.drift.verdict import Verdict, universe_verdict
+from stock_assets.drift.verdict import Verdict, verdicts
 from stock_assets.forecasting.scoring import Summary, summarise
 from stock_assets.lake.maintenance import table_sizes
 from stock_assets.lake.schemas import ALL_TABLES, LEDGERS
@@ -49,13 +49,22 @@ def latest_verdict(
     connection: duckdb.DuckDBPyConnection, settings: Settings, last: dt.date | None = None
 ) -> Verdict | None:
     """The universe's drift verdict on the newest day evaluated (up to `last`)."""
+    day = latest_drift_day(connection, last)
+    if day is None:
+        return None
+    found = verdicts(rows(connection, "drift", day, day), settings)
+    return found[-1] if found else None
+
+
+def latest_drift_day(
+    connection: duckdb.DuckDBPyConnection, last: dt.date | None = None
+) -> dt.date | None:
+    """The newest day with drift's numbers (up to `last`)."""
     limit = "where day <= ?" if last else ""
     query = f"select max(day) from drift {limit}"  # noqa: S608
     ((day,),) = connection.execute(query, [last] if last else []).fetchall()
-    if day is None:
-        return None
-    verdicts = universe_verdict(rows(connection, "drift", day, day), settings)
-    return verdicts[-1] if verdicts else None
+    assert day is None or isinstance(day, dt.date)
+    return day
 
 
 def score_summary(connection: duckdb.DuckDBPyConnection, last: dt.date) -> Summary | None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stock_assets.lake.store import Lake
     from stock_assets.settings import Settings
 
-_VERSIONS = ("bars", "features", "models")
+_VERSIONS = ("bars", "features", "models", "drift")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Replayed:
     bars_version: int
     features_version: int
     models_version: int | None
+    drift_version: int | None
     differences: tuple[Difference, ...]
     """Empty where it is equal to the last bit."""
 
@@ -88,6 +89,7 @@ def replay(lake: Lake, settings: Settings, stored: pl.DataFrame) -> Replayed:
         bars_version=versions["bars"],
         features_version=versions["features"],
         models_version=versions["models"],
+        drift_version=versions["drift"],
         differences=tuple(_differences(stored, again)),
     )
 

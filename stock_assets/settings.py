@@ -2,8 +2,8 @@
 
 One TOML file, each key also an environment variable (`STOCK_ASSETS_LAKE__PATH`, a double
 underscore for each level); the environment wins. Without a file the packaged `sample_market.toml`
-is used, which is also the commented example to copy. Secrets are never settings: sources read
-them from the environment by themselves.
+is used, which is also the commented example to copy. Secrets come from the environment alone:
+sources read theirs by themselves, and those of notices are refused in the file.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stock_assets.errors import SettingsError
+from stock_assets.name_claims import without_strangers
 from stock_assets.slices import CELLS_PER_RUN
 from stock_assets.source_settings import (
     BUILT_IN_SOURCES,
@@ -53,6 +56,15 @@ SETTINGS_VARIABLE = "STOCK_ASSETS_SETTINGS"
 """Environment variable with the path of the settings file, for processes Dagster starts."""
 
 _PREFIX = "STOCK_ASSETS_"
+
+_ADDRESS = r"[^@\s<>]+@[^@\s<>]+"
+_THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
+_ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - nothing is bound here
+"""What servers listen on that answer under every address of their machine: nobody's address."""
+
+_SECRET_KEYS = frozenset({"notices.webhook", "notices.email.password"})
+_AROUND_SECRETS = frozenset({"notices", "notices.email", *_SECRET_KEYS})
+"""Keys whose value is, or may hold, a secret: it is never repeated."""
 
 SAMPLE_SETTINGS = Path(__file__).with_name("sample_market.toml")
 PROJECT_DIR = Path(__file__).resolve().parent.parent
@@ -110,29 +122,38 @@ class ForecastSettings(Section):
 
 
 class DriftSettings(Section):
-    """When the universe counts as moved.
+    """When something counts as moved.
 
-    The defaults, measured day by day on 50 Moscow stocks 2014-2026: 6 % of months hold an alarm
-    (2014-03, 2014-12 to 2015-01, 2020-03 to -04, 2022-01 to -04, 2026-06), in six episodes:
-    neighbouring days share all but one session of their windows.
+    Thresholds are calibrated on each market's own history so that a market which does not change
+    alarms in `false_alarms` of months; docs/drift.md has what that came to.
     """
 
     reference: int = Field(default=250, ge=20)
     """Sessions to compare with."""
     current: int = Field(default=20, ge=5)
-    """Latest sessions that are compared."""
-    feature_threshold: float = Field(default=1.0, gt=0)
-    """Normed Wasserstein distance from which one feature of one ticker has drifted."""
-    universe_share: float = Field(default=0.3, gt=0, le=1)
-    """Share of drifted (ticker, feature) pairs from which the universe has moved."""
+    """Latest sessions that are compared; the length of a block of history as well."""
+    history: int = Field(default=1000, ge=0)
+    """Sessions before the latest ones on which thresholds are calibrated, at most."""
+    false_alarms: float = Field(default=0.05, gt=0, le=0.5)
+    """Share of months in which an unchanged market, or one unchanged ticker, may alarm."""
+    feature_threshold: float | None = Field(default=None, gt=0)
+    """A distance above which every feature of every ticker has drifted, instead of its own."""
+    universe_share: float | None = Field(default=None, gt=0, le=1)
+    """A share of drifted pairs above which every market has moved, instead of its own."""
+    ticker_pages: int = Field(default=10, ge=0)
+    """Pages of tickers that are drawn for one day, at most: of those that drifted furthest."""
+    keep_pages: Annotated[int, Field(ge=1)] | Literal["forever"] = 90
+    """Days which the index lists and whose pages are kept, counted back from the newest. Pages of
+    earlier days, drawn because somebody asked, are kept as long from when they were drawn."""
 
 
 class ScoreSettings(Section):
-    """When live forecasts have left their band, for each exchange by itself.
+    """When live forecasts have left their band, for each exchange by itself; and shadows.
 
-    The defaults, measured on simulated markets of calibrated forecasts (1 to 200 tickers, the
-    correlation of two tickers up to 0.6): a false alarm in about 5 % of months at most, asked every
-    day. Intervals of half the width are found within 60 days (docs/adr/0016 has the figures).
+    The defaults of the band, measured on simulated markets of calibrated forecasts (1 to 200
+    tickers, the correlation of two tickers up to 0.6): a false alarm in about 5 % of months at
+    most, asked every day. Intervals of half the width are found within 60 days (docs/adr/0016 has
+    the figures).
     """
 
     window: int = Field(default=60, ge=20)
@@ -141,6 +162,9 @@ class ScoreSettings(Section):
     """Distance of a coverage from its nominal value that is never a failure."""
     significance: float = Field(default=0.005, gt=0, lt=0.5)
     """Chance from which on more than luck is needed: lower is more patient."""
+    shadow: int = Field(default=63, ge=0)
+    """Sessions for which a model that was replaced, or rejected, goes on forecasting in shadow, to
+    tell what the training was worth; 0: not at all."""
 
 
 class ServerSettings(Section):
@@ -150,6 +174,79 @@ class ServerSettings(Section):
     port: int = Field(default=3000, ge=1, le=65535)
     reports_port: int = Field(default=3001, ge=1, le=65535)
     """Where the saved HTML reports are served, so that links in the UI open."""
+
+
+class EmailSettings(Section):
+    """The mail server that notices go through, and whom they go to."""
+
+    host: str = Field(min_length=1)
+    port: int = Field(default=587, ge=1, le=65535)
+    security: Literal["starttls", "ssl", "none"] = "starttls"
+    """starttls: encrypted after a greeting (port 587); ssl: from the first byte (port 465)."""
+    sender: str = Field(alias="from", pattern=_ADDRESS)
+    to: tuple[str, ...] = Field(min_length=1)
+    user: str = ""
+    """For servers that ask who one is."""
+    password: SecretStr = SecretStr("")
+    """A secret: only from the environment."""
+
+    @field_validator("to")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if not re.fullmatch(_ADDRESS, address):
+                raise ValueError(f"{address!r} is not an address; write name@example.org")
+        return value
+
+    @model_validator(mode="after")
+    def _keeps_the_password(self) -> EmailSettings:
+        if self.password.get_secret_value() and not self.user:
+            raise ValueError("there is a password but no user; add user")
+        open_road = self.security == "none" and self.host not in _THIS_MACHINE
+        if open_road and self.password.get_secret_value():
+            message = 'security = "none" would send the password readable to all; use starttls'
+            raise ValueError(message)
+        return self
+
+
+class NoticeSettings(Section):
+    """Where people are told what needs them; the log under lake.path/notices is always written."""
+
+    days: int = Field(default=7, ge=1)
+    """Checks and decisions on days older than this are not told one by one: that is history."""
+    stale_sessions: int = Field(default=3, ge=1)
+    """Sessions without a candle from which a single ticker counts as stale; a whole exchange does
+    from one."""
+    ui: str = ""
+    """Address of Dagster's UI in links; left out: http://<server.host>:<server.port>."""
+    reports: str = ""
+    """Address of the saved pages in links; left out: plain HTTP on server.reports_port, on the
+    host of `ui` where that is set, else on <server.host>."""
+    webhook: SecretStr | None = None
+    """Takes Slack's JSON. A secret, for who knows it can post: only from the environment."""
+    email: EmailSettings | None = None
+
+    @field_validator("ui", "reports")
+    @classmethod
+    def _has_a_host(cls, value: str) -> str:
+        if value and not (value.startswith(("http://", "https://")) and urlsplit(value).hostname):
+            raise ValueError(f"{value!r} is no address; write https://dagster.example.org")
+        return value
+
+    @field_validator("webhook")
+    @classmethod
+    def _closed_road(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        try:
+            parts = urlsplit(value.get_secret_value())
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError("is not an address") from None
+        here = parts.scheme == "http" and host in _THIS_MACHINE
+        if not host or not (parts.scheme == "https" or here):
+            raise ValueError("is not an https address (http only to this machine)")
+        return value
 
 
 class Settings(BaseSettings):
@@ -168,6 +265,7 @@ class Settings(BaseSettings):
     drift: DriftSettings = DriftSettings()
     scores: ScoreSettings = ScoreSettings()
     server: ServerSettings = ServerSettings()
+    notices: NoticeSettings = NoticeSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -228,7 +326,11 @@ class Settings(BaseSettings):
         }
         object.__setattr__(self, "sources", used)
         # Tickers of one exchange stand together: one exchange is then one range of partitions.
-        placed = [_placed(item, used[item.source]) for item in self.universe]
+        placed = [
+            _placed(item, used[name])
+            for name in used
+            for item in without_strangers([own for own in self.universe if own.source == name])
+        ]
         ordered = tuple(sorted(placed, key=lambda item: (item.exchange, item.ticker)))
         object.__setattr__(self, "universe", ordered)
         return self
@@ -270,6 +372,11 @@ class Settings(BaseSettings):
         return self.lake.path / "mlflow"
 
     @property
+    def replays_dir(self) -> Path:
+        """Models that replays under other rules trained: a cache, to be deleted at any time."""
+        return self.lake.path / "replays"
+
+    @property
     def dagster_home(self) -> Path:
         """DAGSTER_HOME of the lake: runs and events."""
         return self.lake.path / "dagster"
@@ -285,9 +392,35 @@ class Settings(BaseSettings):
         return self.lake.path / "raw"
 
     @property
+    def notices_dir(self) -> Path:
+        """What was told, and what is still to be told."""
+        return self.lake.path / "notices"
+
+    @property
+    def ui_address(self) -> str:
+        """Where links into Dagster's UI lead, without a slash at the end."""
+        own = _plain_address(self.server.host, self.server.port)
+        return (self.notices.ui or own).rstrip("/")
+
+    @property
+    def reports_address(self) -> str:
+        """Where links to saved pages lead, without a slash at the end."""
+        # The pages are served beside the UI: who reaches one by a public name reaches both.
+        host = urlsplit(self.notices.ui).hostname or self.server.host
+        own = _plain_address(host, self.server.reports_port)
+        return (self.notices.reports or own).rstrip("/")
+
+    @property
     def inbox_dir(self) -> Path:
         """Where dropped files are picked up."""
         return self.lake.path / "inbox"
+
+
+def _plain_address(host: str, port: int) -> str:
+    """The address of a server that listens on `host`, as a browser takes it."""
+    if host in _ANY_ADDRESS:
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _placed(instrument: Instrument, source: SourceSettings) -> Instrument:
@@ -323,6 +456,7 @@ def load_settings(path: Path | None = None) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"settings file {file} is not valid TOML: {error}") from None
     _refuse_unknown_sections(file, content)
+    _refuse_secrets(file, content)
     _refuse_unknown_variables()
     try:
         settings = Settings(**content)
@@ -347,6 +481,21 @@ def _refuse_unknown_sections(file: Path, content: dict[str, Any]) -> None:
             raise SettingsError(f"{file}: unknown section or key {key!r}; {hint}")
 
 
+def _refuse_secrets(file: Path, content: dict[str, Any]) -> None:
+    """Files are copied, shown and committed: secrets must not stand there."""
+    for key in sorted(_SECRET_KEYS):
+        found: Any = content
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        if found:
+            variable = _PREFIX + key.upper().replace(".", "__")
+            message = (
+                f"{file}: {key} is a secret and must not stand in a file: take it out and set the "
+                f"environment variable {variable}"
+            )
+            raise SettingsError(message)
+
+
 def _refuse_unknown_variables() -> None:
     """A section mistyped in the environment would be ignored silently otherwise."""
     for variable in sorted(os.environ):
@@ -368,7 +517,8 @@ def _explain(file: Path, error: ValidationError) -> str:
         key = ".".join(str(part) for part in item["loc"]) or "settings"
         given = item.get("input")
         shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
-        if item["type"] == "extra_forbidden" or "token" in key.lower():
+        around = key in _AROUND_SECRETS or "token" in key.lower()
+        if item["type"] == "extra_forbidden" or around:
             shown = ""  # it may be a secret that stands in the wrong place
         advice = {
             "missing": "is missing; add it",

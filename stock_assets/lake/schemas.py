@@ -212,18 +212,35 @@ class Features(dy.Schema):
 
 
 class Drift(dy.Schema):
-    """How far each ticker's latest sessions have moved from those before, feature by feature."""
+    """How far each ticker's latest sessions have moved from those before, feature by feature.
+
+    Thresholds and alarm levels come from the market's history before the latest sessions; what is
+    compared with an alarm level is in `drift/verdict.py`.
+    """
 
     day = _day("The session evaluated.")
     ticker = _ticker()
-    feature = dy.String(primary_key=True, description="Column of `features`.")
-    distance = _number(
-        "Wasserstein distance of the samples over the reference's standard deviation.", min=0
+    kind = dy.String(
+        nullable=False,
+        description="data (what the model sees), target (what is forecast) or quality (prices).",
     )
-    threshold = _number("Distance from which the feature counts as drifted.", nullable=False)
-    drifted = dy.Bool(nullable=False, description="Whether the distance has reached the threshold.")
+    feature = dy.String(primary_key=True, description="Column of `features`, or what is at fault.")
+    distance = _number(
+        "data: Wasserstein distance of the samples over the reference's standard deviation. "
+        "target: rise of the mean, a week against the three before. quality: see the feature.",
+        min=0,
+    )
+    threshold = _number("Distance above which it has drifted; null before any history.")
+    drifted = dy.Bool(nullable=False, description="Whether the distance is above the threshold.")
     reference_rows = dy.Int32(nullable=False, min=0, description="Reference sessions with a value.")
     current_rows = dy.Int32(nullable=False, min=0, description="Current sessions with a value.")
+    ticker_alarm = _number("What the ticker's drifted share (target: rise) may reach.")
+    sector_alarm = _number("By how much its sector's drifted share may exceed the market's.")
+    market_alarm = _number("What the market's drifted share (target: mean rise) may reach.")
+    market_tickers = dy.Int32(
+        nullable=True, min=1, description="Tickers that its market had on a session lately: median."
+    )
+    sector_tickers = dy.Int32(nullable=True, min=1, description="The same of its sector.")
 
 
 class Models(dy.Schema):
@@ -272,9 +289,14 @@ class Forecasts(dy.Schema):
     ticker = _ticker()
     horizon = dy.Int32(primary_key=True, min=1, max=5, description="Sessions ahead.")
     target_day = dy.Date(nullable=False, description="The session forecast, by its own calendar.")
-    last_price = _price("Price as traded at the day's close.")
+    last_price = _price("Price as traded at the day's close (at that of held_from, if any).")
     currency = dy.String(nullable=False, description="Currency of the prices; may be empty.")
     model = dy.String(nullable=False, description="Model that made it, or 'baseline'.")
+    held_from = dy.Date(
+        nullable=True,
+        description="Earlier session whose forecast stands, as the day's prices cannot be right.",
+    )
+    note = dy.String(nullable=True, description="Why an earlier forecast stands, in words.")
     sigma = _number("Standard deviation of the log return to the target.", nullable=False, min=0)
     price_q05 = _price("5 % quantile of the price as traded, in the day's shares.")
     price_q10 = _price("10 % quantile of the price.")
@@ -310,6 +332,11 @@ class Forecasts(dy.Schema):
     models_version = dy.Int64(
         nullable=True, description="Version of `models` read.", metadata={"lineage": True}
     )
+    drift_version = dy.Int64(
+        nullable=True,
+        description="Version of `drift` that said which prices cannot be right.",
+        metadata={"lineage": True},
+    )
 
     @dy.rule()
     def quantiles_do_not_cross(cls) -> pl.Expr:  # noqa: N805
@@ -340,6 +367,35 @@ class Scores(dy.Schema):
     baseline_qlike = _number("The baseline's.")
     price_error = _number("Median price minus actual, over the last price.", nullable=False)
     random_walk_error = _number("Last price minus actual, over the last price.", nullable=False)
+
+
+class Shadows(dy.Schema):
+    """What a model that is not in force would have scored, beside the live forecast of that cell.
+
+    After each change of model the replaced one goes on in shadow, after a rejected training the
+    challenger does (settings: scores.shadow). What is live is as in `scores`.
+    """
+
+    day = _day("The target day, on which both forecasts could be scored.")
+    ticker = _ticker()
+    horizon = dy.Int32(primary_key=True, min=1, max=5, description="Sessions ahead.")
+    attempt_day = dy.Date(
+        primary_key=True, description="Day of the training or order that is asked what it is worth."
+    )
+    forecast_day = dy.Date(nullable=False, description="The day the live forecast was made.")
+    decision = dy.String(
+        nullable=False, description="What came of it: trained, rejected, demoted or ordered."
+    )
+    cause = dy.String(
+        nullable=False,
+        description="Why it was tried: no model, cadence, drift, performance, forced, order.",
+    )
+    model = dy.String(nullable=False, description="Model in force, that made the live forecast.")
+    shadow_model = dy.String(
+        nullable=False, description="The other one: replaced, or challenger that was rejected."
+    )
+    pinball = _number("Mean pinball loss of the live forecast.", nullable=False, min=0)
+    shadow_pinball = _number("The shadow's.", nullable=False, min=0)
 
 
 class Orders(dy.Schema):
@@ -392,6 +448,7 @@ TABLES: dict[str, type[dy.Schema]] = {
     "models": Models,
     "forecasts": Forecasts,
     "scores": Scores,
+    "shadows": Shadows,
 }
 """The tables that are written by slice, by their SQL names."""
 
