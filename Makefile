@@ -5,6 +5,8 @@ PYTHON ?= python3
 BENCH ?=
 # Options of the bars: --quick, --folder FOLDER (go on where it stopped), --again product.
 BARS ?=
+# Options of drift: --quick, --markets 50, --folder FOLDER (go on where it stopped), --again real.
+DRIFT ?=
 # Tests at once: one more than the two processors of CI, as those of the UI mostly wait.
 WORKERS ?= 3
 VENV := .venv
@@ -13,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 # uv from the PATH, else the one that this file installs beside the environment.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: help demo test fast lint dev bench bars clean install compare lock
+.PHONY: help demo test fast lint dev bench bars drift clean install compare lock
 
 help:
 	@echo "make demo    the whole graph over the sample market, then a forecast table"
@@ -23,16 +25,17 @@ help:
 	@echo "make compare Prophet and AutoETS too, for 'stock-assets backtest' to compare with"
 	@echo "make bench   what runs cost, measured: hours; BENCH=--quick is a small one in minutes"
 	@echo "make bars    the forecasts against the bars, into docs/forecasting.md; BARS=--quick in a minute"
+	@echo "make drift   how often drift's verdicts are wrong, into docs/drift.md; DRIFT=--quick in minutes"
 	@echo "make clean   remove the environment and all that was made (the lake too)"
 
 demo: $(INSTALLED)
 	$(BIN)/stock-assets demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 fast: $(INSTALLED)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not slow"
 
 dev: $(INSTALLED)
 	$(BIN)/stock-assets dev
@@ -42,6 +45,9 @@ bench: $(INSTALLED)
 
 bars: $(INSTALLED)
 	$(BIN)/python bench/bars.py $(BARS)
+
+drift: $(INSTALLED)
+	$(BIN)/python bench/drift.py $(DRIFT)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

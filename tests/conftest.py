@@ -12,6 +12,12 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+# Before anything loads them. Workers and the processes of tests are more than there are processors
+# already, and threads that wait for one cost a tenth of all; tests/proofs/test_reproducible.py is
+# about answers with many.
+for _pool in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_pool, "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # The fake servers of market-data APIs: plain modules, which tests and programs of tests import.
@@ -35,11 +41,35 @@ def _no_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+LONGEST = ("graph", "daemon", "graph_later", "ui.test_live_day", "random_walk", "browser")
+"""Groups of tests that take minutes, the longest first.
+
+Those that mostly wait (daemon, live day, browser) stand apart, so that they do not wait together.
+"""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on real candles are of the slow tier wherever they stand."""
+    """Which tier a test is of, on which worker it runs and when.
+
+    Tests on real candles are of the slow tier wherever they stand. A file's tests share a worker,
+    so that its fixtures are made once. What takes long begins first: no worker is left with it at
+    the end.
+    """
     for item in items:
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("xdist_group") is None:
+            group = item.path.relative_to(REPOSITORY / "tests").with_suffix("").as_posix()
+            item.add_marker(pytest.mark.xdist_group(group.replace("/", ".")))
+    files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (_place(item), item.path not in files))
+
+
+def _place(item: pytest.Item) -> int:
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    (group,) = marker.args
+    return LONGEST.index(group) if group in LONGEST else len(LONGEST)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -8,9 +8,13 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+from unittest import mock
 
 import dagster as dg
 import polars as pl
@@ -19,7 +23,11 @@ import pytest
 from stock_assets import cli
 from stock_assets.lake.store import Lake
 from stock_assets.lake.views import macros
+from stock_assets.settings import load_settings
 from stock_assets.slices import WHY_TAG, Slice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SETTINGS = """
 [lake]
@@ -171,15 +179,46 @@ def test_sql_as_of_a_moment_sees_what_was_there_then(shell: Shell) -> None:
     ("text", "words"),
     [
         ("2999-01-01", "the end of that day is still to come"),
-        (f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}", "leave it out for what is known now"),
+        ("today", "leave it out for what is known now"),
         ("2999-01-01T10:00+03:00", "that moment is still to come"),
         ("yesterday", "write 2026-05-04, or 2026-05-04T18:30 (UTC)"),
     ],
 )
 def test_an_as_of_that_is_no_past_moment_is_refused(shell: Shell, text: str, words: str) -> None:
+    # Not at import: a suite may live through a midnight.
+    text = f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}" if text == "today" else text
     code, out, err = shell("sql", "select 1", "--as-of", text)
     assert (code, out) == (2, "")
     assert words in " ".join(err.split())
+
+
+def test_dev_hands_its_address_to_what_writes_links(shell: Shell) -> None:
+    """Links in the UI, in e-mails and on Slack lead to where UI and pages are served."""
+    served = []
+
+    @contextmanager
+    def serving(_: Path, host: str, port: int) -> Iterator[str]:
+        served.append((host, port))
+        yield f"http://{host}:{port}/"
+
+    def dagster(command: list[str], env: dict[str, str], **_: object) -> SimpleNamespace:
+        assert command[-4:] == ["-h", "192.0.2.7", "-p", "4000"]
+        with mock.patch.dict(os.environ, env, clear=True):
+            settings = load_settings()
+        assert settings.lake_dir == shell.lake.root, "the settings of `dev` are its own"
+        assert settings.ui_address == "http://192.0.2.7:4000"
+        assert settings.reports_address == "http://192.0.2.7:3005"
+        return SimpleNamespace(returncode=0)
+
+    shell.settings.write_text(f"{SETTINGS}[server]\nport = 3004\nreports_port = 3005\n")
+    shell.patch.setattr("stock_assets.launch.open_instance", nullcontext)
+    shell.patch.setattr("stock_assets.reports_server.serving", serving)
+    shell.patch.setattr(cli, "subprocess", SimpleNamespace(run=dagster))
+
+    code, _, said = shell("dev", "--host", "192.0.2.7", "--port", "4000")
+
+    assert (code, served) == (0, [("192.0.2.7", 3005)])
+    assert "UI on http://192.0.2.7:4000/" in said
 
 
 def test_maintain_keeps_all_versions_unless_the_settings_say_for_how_long(shell: Shell) -> None:

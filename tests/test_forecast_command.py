@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stock_assets import cli
+from stock_assets import cli, console
 from stock_assets.calendars import get_calendar
+from stock_assets.errors import SliceError
 from stock_assets.forecasting.distribution import PriceDistributions
 from stock_assets.forecasting.orders import Order
 from stock_assets.forecasting.scoring import summarise
@@ -248,6 +249,44 @@ def test_an_earlier_day_and_one_horizon_can_be_asked_for(ask: Callable[..., Outl
     assert found.day == SESSIONS[-2]
     assert found.warnings == ()
     assert [item.horizon for item in found.horizons] == [3]
+
+
+def fault_row(day: dt.date) -> dict[str, Any]:
+    return {
+        "day": day, "ticker": "SBER", "kind": "quality", "feature": "price_level",
+        "distance": float(np.log(100)), "threshold": float(np.log(5)), "drifted": True,
+    }  # fmt: skip
+
+
+def test_a_forecast_that_stands_for_another_day_says_so_and_why(
+    ask: Callable[..., Outlook], lake: Lake, shell: Callable[..., tuple[int, str, str]]
+) -> None:
+    good, why = SESSIONS[-2], f"a price 100.0 times too high; the forecast of {SESSIONS[-2]} stands"
+    stands = {"held_from": good, "note": why}
+    write(lake, "forecasts", [forecast_row("SBER", DAY, n, **stands) for n in range(1, 5)])
+    found = ask()
+    assert (found.day, found.held_from) == (DAY, good)
+    assert found.warnings == (f"not forecast from the prices of {DAY}: {why}",)
+    assert [item.horizon for item in found.horizons] == [1, 2, 3, 4]
+    code, out, _ = shell("SBER")
+    assert code == 0
+    assert f"300.00 RUB  at the close of {good}" in out
+    assert why in " ".join(out.split())
+    table = console.forecast_table(lake.read("forecasts"))
+    assert f"SBER (that of {good} stands)" in list(table.columns[0].cells)
+
+
+def test_where_no_forecast_reaches_on_the_fault_is_told(
+    ask: Callable[..., Outlook], lake: Lake
+) -> None:
+    wrong = TOMORROW
+    write(lake, "bars", [{"day": day, "ticker": "SBER"} for day in (DAY, wrong)])
+    write(lake, "drift", [fault_row(wrong)])
+    (warning,) = ask(now=CALENDAR.closes_at(wrong) + dt.timedelta(hours=1)).warnings
+    assert f"the prices of {wrong} cannot be right (a price 100.0 times that" in warning
+    assert f"once the source has corrected them: stock-assets run --from {wrong}" in warning
+    with pytest.raises(SliceError, match=f"was made on {wrong} .a price 100.0 times that"):
+        ask(day=wrong)
 
 
 def test_an_old_forecast_says_so_and_what_is_missing(

@@ -12,10 +12,11 @@ import stock_assets
 
 PACKAGE = Path(stock_assets.__file__).resolve().parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-PURE = ("sources", "lake", "forecasting", "drift")
+PURE = ("sources", "lake", "forecasting", "drift", "notices")
 PURE_MODULES = (
     "settings.py",
     "source_settings.py",
+    "name_claims.py",
     "calendars.py",
     "calendar_files.py",
     "slices.py",

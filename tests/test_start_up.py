@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
 
 import pytest
+
+pytestmark = pytest.mark.slow
 
 # Seconds of import each, and used by some runs only.
 ONE_RUN_S_OWN = (
@@ -17,6 +20,7 @@ CALENDARS = ("exchange_calendars", "pandas")
 DBT = ("dbt.cli", "dbt.adapters.duckdb")
 
 
+@functools.cache
 def loaded_by(code: str) -> set[str]:
     """The modules that a process has loaded after `code`."""
     script = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
@@ -36,7 +40,8 @@ build_definitions(load_settings()).resolve_implicit_global_asset_job_def()
 
 @pytest.fixture(scope="module")
 def by_definitions() -> set[str]:
-    loaded_by(DEFINITIONS)  # the calendars' files and dbt's manifest are there from now on
+    # The calendars' files and dbt's manifest are there from the first process on.
+    loaded_by(f"{DEFINITIONS}# first")
     return loaded_by(DEFINITIONS)
 
 

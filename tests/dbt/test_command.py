@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+pytestmark = pytest.mark.slow
+
 TABLES = ("bars", "features")
 
 BROKEN = "select error('a broken model') as day, 'A' as ticker"

@@ -22,6 +22,8 @@ from .conftest import DIVIDENDS, SPLITS
 if TYPE_CHECKING:
     from types import ModuleType
 
+pytestmark = pytest.mark.slow
+
 LAST = dt.date(2025, 1, 31)
 CELLS_FROM = dt.date(2025, 1, 22)
 CUT = dt.date(2025, 1, 24)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import io
 import json
 import os
-import subprocess
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from unittest import mock
 import polars as pl
 import pytest
 
+from stock_assets import cli
 from stock_assets.graph import build_definitions
 from stock_assets.lake.schemas import TABLES, lineage_columns
 from stock_assets.lake.store import Lake
@@ -26,7 +29,16 @@ from stock_assets.sources.simulated import SimulatedSource
 TICKERS = {"AAA": "XMOS", "BBB": "XMOS", "CCC": "XNYS", "DDD": "XNYS", "LATE": "XNYS"}
 FIRST, LAST = dt.date(2025, 6, 2), dt.date(2025, 6, 9)
 BEGIN = dt.date(2021, 6, 1)
-SPLIT_DAY = dt.date(2025, 6, 4)
+SPLIT_DAY = BEGUN = dt.date(2025, 6, 4)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command said, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @dataclass(frozen=True)
@@ -47,22 +59,26 @@ class Market:
     def lake(self) -> Lake:
         return Lake(self.settings.lake_dir)
 
+    def copied(self, folder: Path) -> Market:
+        """The same lake elsewhere, to go on with."""
+        return Market(shutil.copytree(self.folder, folder))
+
     def command(self, *arguments: str) -> list[str]:
         program = Path(sys.executable).with_name("stock-assets")
         return [str(program), *arguments, "--settings", str(self.settings_file)]
 
-    def cli(
-        self, *arguments: str, environment: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """A command of the command line in a process of its own."""
-        return subprocess.run(
-            self.command(*arguments),
-            env={**os.environ, **(environment or {})},
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
+    def cli(self, *arguments: str) -> Told:
+        """A command of the command line, in this process: to start one takes seconds."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            # The home is in the environment; the tests after this one must not see it.
+            mock.patch.dict(os.environ),
+            mock.patch.object(sys, "argv", self.command(*arguments)),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            code = cli._run_app()
+        return Told(code, out.getvalue(), err.getvalue())
 
     def run(
         self, first: dt.date, last: dt.date, *assets: str, tags: dict[str, str] | None = None
@@ -76,7 +92,8 @@ class Market:
         # The home is in the environment; the tests after this one must not see it.
         with (
             mock.patch.dict(os.environ),
-            mock.patch("stock_assets.drift.reports.write_report"),
+            mock.patch("stock_assets.assets.drifting.write_pages", return_value=[]),
+            mock.patch("stock_assets.drift.drawing.Drawer.start"),
             mock.patch("stock_assets.assets.modelling.fan_picture", return_value=b""),
         ):
             prepare_home(self.settings, self.settings_file)
@@ -189,6 +206,14 @@ def one_range(tmp_path_factory: pytest.TempPathFactory, market_rows: pl.DataFram
     """The lake after one run over all days: what every other way is compared with."""
     market = make_market(tmp_path_factory.mktemp("one_range"), market_rows)
     market.run(FIRST, LAST)
+    return market
+
+
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory, market_rows: pl.DataFrame) -> Market:
+    """A lake of the first days, to BEGUN. To be read only: go on with a copy."""
+    market = make_market(tmp_path_factory.mktemp("begun"), market_rows)
+    market.run(FIRST, BEGUN)
     return market
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
@@ -83,21 +83,22 @@ def test_drift_that_the_lake_does_not_hold_is_measured_as_the_lake_would_have(
 ) -> None:
     def shares() -> object:
         asked = (lived.settings, lived.settings.tickers, FIRST, LAST)
-        return backtest_inputs.load_history(*asked).drift_shares
+        return backtest_inputs.load_history(*asked).drift
 
     held = shares()
     assert held
     asked = backtest_inputs.rows
 
-    def without_drift(connection: object, table: str, *more: object) -> pl.DataFrame:
-        return Drift.create_empty() if table == "drift" else asked(connection, table, *more)
+    def without_drift(connection: object, table: str, *more: object, **named: Any) -> pl.DataFrame:
+        none = table == "drift"
+        return Drift.create_empty() if none else asked(connection, table, *more, **named)
 
     monkeypatch.setattr(backtest_inputs, "rows", without_drift)
     assert shares() == held
 
 
 def test_a_backtest_begins_long_before_the_first_partition(lived: Market, tmp_path: Path) -> None:
-    first = dt.date(2025, 3, 3)
+    first = dt.date(2025, 5, 5)
     found = replayed(lived, first, LAST, tmp_path)
     assert found.forecasts["day"].min() == first
     assert found.decisions["challenger"].n_unique() > 2

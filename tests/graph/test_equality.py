@@ -34,7 +34,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("graph")]
 CUT = dt.date(2025, 6, 5)
 SHORT = dt.date(2025, 6, 3)
 """The last day of runs in processes of their own."""
-UPSTREAM_OF_MODEL = ("candles", "quarantine", "bars", "features", "drift")
 
 
 def test_the_market_exercises_what_the_proofs_are_about(
@@ -46,6 +45,7 @@ def test_the_market_exercises_what_the_proofs_are_about(
     assert {"trained", "carried"} <= set(tables["models"]["decision"])
     assert tables["models"]["challenger"].n_unique() >= 3
     assert tables["scores"].height > 0
+    assert {"baseline"} < set(tables["shadows"]["shadow_model"])
     assert tables["bars"].filter(ticker="AAA")["split_factor"].n_unique() == 2
     assert tables["drift"]["distance"].drop_nulls().len() > 0
     late = tables["forecasts"].filter(ticker="LATE")
@@ -54,6 +54,31 @@ def test_the_market_exercises_what_the_proofs_are_about(
 
 def test_day_by_day_equals_one_range(one_range: Market, lived: Market) -> None:
     assert_same(one_range.tables(), lived.tables())
+
+
+def test_the_materialization_of_model_says_what_the_gate_found(one_range: Market) -> None:
+    """Decision, reason and numbers, as the rows have them: one opens the asset, not the lake."""
+    with mock.patch.dict(os.environ):
+        prepare_home(one_range.settings, one_range.settings_file)
+        with open_instance() as instance:
+            event = instance.get_latest_materialization_event(dg.AssetKey("model"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    told = {name: item.value for name, item in event.asset_materialization.metadata.items()}
+    rows = one_range.lake.read("models").sort("day", "ticker")
+    last, tried = rows.row(-1, named=True), rows.filter(pl.col("challenger").is_not_null())
+    assert (told["decision"], told["reason"], told["in force"]) == (
+        last["decision"],
+        last["reason"],
+        last["model"],
+    )
+    assert told["trainings"] == tried["challenger"].n_unique()
+    gate = tried.row(-1, named=True)
+    for name in ("challenger", "challenger_loss", "in_force_loss", "baseline_loss", "baseline_t",
+                 "in_force_t", "in_force_baseline_t", "validation_days"):  # fmt: skip
+        assert told.get(name.replace("_", " ")) == gate[name], name
+    assert gate["baseline_loss"] is not None
+    assert "pages" not in told
 
 
 def test_assets_run_in_any_order_that_respects_their_inputs(
@@ -86,18 +111,26 @@ def test_one_commit_a_table_and_run(one_range: Market) -> None:
     assert set(one_range.versions().values()) == {0}
 
 
-def cut_market(folder: Path, rows: pl.DataFrame) -> Market:
-    """The same market, whose file ends with CUT."""
-    return make_market(folder, rows.filter(pl.col("timestamp").dt.date() <= CUT))
-
-
-def test_cutting_the_future_off_changes_nothing_before(
-    one_range: Market, tmp_path: Path, market_rows: pl.DataFrame
-) -> None:
-    market = cut_market(tmp_path / "cut", market_rows)
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory, market_rows: pl.DataFrame) -> Market:
+    """The lake of a market whose file ends with CUT. To be read only."""
+    rows = market_rows.filter(pl.col("timestamp").dt.date() <= CUT)
+    market = make_market(tmp_path_factory.mktemp("cut"), rows)
     market.run(FIRST, CUT)
-    assert_same(one_range.tables(last=CUT), market.tables())
+    return market
 
+
+def test_cutting_the_future_off_changes_nothing_before(one_range: Market, cut: Market) -> None:
+    assert_same(one_range.tables(last=CUT), cut.tables())
+
+
+NO_PAGES = """
+    from stock_assets.assets import drifting
+    from stock_assets.drift import drawing
+    drifting.write_pages = lambda *_, **__: []
+    drawing.Drawer.start = lambda _: None
+"""
+"""As in runs within this process: half of the work, and tests/drift is about them."""
 
 KILLED_AFTER_COMMITS = """
     import os, signal
@@ -123,7 +156,7 @@ def patched(folder: Path, code: str) -> dict[str, str]:
 
 
 def test_a_planted_leak_is_caught_by_cutting(
-    tmp_path: Path, market_rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+    one_range: Market, cut: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = forecasts.baseline_forecasts
 
@@ -133,19 +166,15 @@ def test_a_planted_leak_is_caught_by_cutting(
         return honest(cells, known, *more)
 
     monkeypatch.setattr(forecasts, "baseline_forecasts", leaking)
-    whole = make_market(tmp_path / "whole", market_rows)
-    cut = cut_market(tmp_path / "cut", market_rows)
-    whole.run(FIRST, LAST)
-    cut.run(FIRST, CUT)
+    whole, short = one_range.copied(tmp_path / "whole"), cut.copied(tmp_path / "cut")
+    whole.run(FIRST, LAST, "forecasts")
+    short.run(FIRST, CUT, "forecasts")
     with pytest.raises(AssertionError, match="forecasts differs"):
-        assert_same(whole.tables(last=CUT), cut.tables())
+        assert_same(whole.tables(last=CUT), short.tables())
 
 
-def test_a_forced_training_is_part_of_what_a_rerun_gives(
-    tmp_path: Path, market_rows: pl.DataFrame
-) -> None:
-    market = make_market(tmp_path / "forced", market_rows)
-    market.run(FIRST, LAST, *UPSTREAM_OF_MODEL, "model")
+def test_a_forced_training_is_part_of_what_a_rerun_gives(one_range: Market, tmp_path: Path) -> None:
+    market = one_range.copied(tmp_path / "forced")
     carried = market.tables()["models"]
     day = dt.date(2025, 6, 5)
     assert set(carried.filter(day=day)["decision"]) == {"carried"}
@@ -162,7 +191,7 @@ def test_killed_between_two_commits_a_rerun_completes(
 ) -> None:
     """Within each step of two tables, after the registry's, and with all but the last table."""
     market = make_market(tmp_path / "killed", market_rows)
-    environment = {**os.environ, **patched(tmp_path / "patch", KILLED_AFTER_COMMITS)}
+    environment = {**os.environ, **patched(tmp_path / "patch", NO_PAGES + KILLED_AFTER_COMMITS)}
     written: list[set[str]] = []
     for commits in (1, 2, 3, 1):
         before = market.versions()
@@ -192,9 +221,11 @@ def test_the_same_slice_twice_at_once(
     one_range: Market, tmp_path: Path, market_rows: pl.DataFrame
 ) -> None:
     market = make_market(tmp_path / "twice", market_rows)
+    environment = {**os.environ, **patched(tmp_path / "patch", NO_PAGES)}
     runs = [
         subprocess.Popen(
             market.command("run", "--from", str(FIRST), "--to", str(SHORT)),
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -16,10 +16,9 @@ from stock_assets.forecast_inputs import read_inputs
 from stock_assets.forecasting.registry import Registry
 from stock_assets.lake.schemas import TABLES
 from stock_assets.lake.views import connect
-from stock_assets.partitions import Grid
 from stock_assets.replay import replay
 
-from .conftest import FIRST, TICKERS, Market, make_market
+from .conftest import TICKERS, Market
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("graph"), pytest.mark.timeout(900)]
 
@@ -28,7 +27,8 @@ REVISED = dt.date(2025, 6, 4)
 """The day of the candle that is revised once all days have been forecast."""
 
 PRICES = ["open", "high", "low", "close"]
-VERSIONS = ("bars_version", "features_version", "models_version")
+TABLES_READ = ("bars", "features", "models", "drift")
+VERSIONS = ("bars_version", "features_version", "models_version", "drift_version")
 
 
 def at_version(market: Market, table: str, version: int) -> pl.DataFrame:
@@ -41,10 +41,10 @@ def at_version(market: Market, table: str, version: int) -> pl.DataFrame:
     return rows.cast(schema.create_empty().schema).sort(schema.primary_key())
 
 
-def again(market: Market, made: pl.DataFrame, versions: tuple[int, int, int]) -> pl.DataFrame:
+def again(market: Market, made: pl.DataFrame, versions: tuple[int, ...]) -> pl.DataFrame:
     """The same cells forecast by the product from those versions of the tables."""
     days = made["day"].min(), made["day"].max()
-    wanted = dict(zip(("bars", "features", "models"), versions, strict=True))
+    wanted = dict(zip(TABLES_READ, versions, strict=True))
     with connect(market.lake, versions=wanted) as connection:
         inputs = read_inputs(connection, market.settings.exchanges, *days)
     return inputs.forecasts(
@@ -56,13 +56,9 @@ def again(market: Market, made: pl.DataFrame, versions: tuple[int, int, int]) ->
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory, market_rows: pl.DataFrame) -> Market:
-    """A lake with some days of history, then run evening by evening."""
-    market = make_market(tmp_path_factory.mktemp("live"), market_rows)
-    market.run(FIRST, REVISED)
-    for day in (day for day in Grid.of(market.settings).days() if REVISED < day <= LAST):
-        market.run(day, day)
-    return market
+def live(tmp_path_factory: pytest.TempPathFactory, lived: Market) -> Market:
+    """A lake that was run evening by evening."""
+    return lived.copied(tmp_path_factory.mktemp("live") / "market")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +80,7 @@ def revised(live: Market, before: dict[str, pl.DataFrame], market_rows: pl.DataF
     return live
 
 
-def stored(forecasts: pl.DataFrame) -> list[tuple[tuple[int, int, int], pl.DataFrame]]:
+def stored(forecasts: pl.DataFrame) -> list[tuple[tuple[int, ...], pl.DataFrame]]:
     """Stored forecasts by the versions they were made from, sorted by key."""
     rows = forecasts.sort("day", "ticker", "horizon")
     return list(rows.group_by(*VERSIONS, maintain_order=True))  # type: ignore[arg-type]
@@ -93,8 +89,7 @@ def stored(forecasts: pl.DataFrame) -> list[tuple[tuple[int, int, int], pl.DataF
 def test_the_evenings_read_versions_of_their_own(before) -> None:
     """Else the proofs below would prove less than they seem to."""
     forecasts = before["forecasts"]
-    assert forecasts.select(VERSIONS).n_unique() == 3
-    assert forecasts["day"].n_unique() == 5
+    assert forecasts.select(VERSIONS).n_unique() == forecasts["day"].n_unique() == 6
     assert (forecasts["model"] != "baseline").any()
 
 
@@ -138,7 +133,7 @@ def test_a_replay_without_its_versions_or_its_model_says_what_is_gone(revised, b
 
 def test_read_from_the_latest_version_the_revision_is_seen(revised, before) -> None:
     """The leak that versions prevent: a past forecast made again from what was learned later."""
-    latest = tuple(revised.lake.version(name) for name in ("bars", "features", "models"))
+    latest = tuple(revised.lake.version(name) for name in TABLES_READ)
     changed = {}
     for _, made in stored(before["forecasts"]):
         other = again(revised, made, latest).drop(VERSIONS)  # type: ignore[arg-type]

@@ -12,14 +12,14 @@ import pytest
 
 from stock_assets.lake.store import Lake
 
-from .conftest import FIRST, LAST, Market, assert_same, make_market
+from .conftest import BEGUN, FIRST, LAST, Market, assert_same, make_market
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("graph"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("graph_later"), pytest.mark.timeout(1200)]
 
-ORDERED, NEXT = dt.date(2025, 6, 5), dt.date(2025, 6, 6)
+ORDERED, NEXT = BEGUN + dt.timedelta(1), dt.date(2025, 6, 6)
 EVENING = ("candles", "quarantine", "bars", "features", "drift", "forecasts", "scores")
 
 
@@ -31,10 +31,9 @@ def told(market: Market, *arguments: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory, market_rows: pl.DataFrame) -> Market:
+def market(tmp_path_factory: pytest.TempPathFactory, begun: Market) -> Market:
     """A lake up to the day before the order, and one evening without `model` after it."""
-    made = make_market(tmp_path_factory.mktemp("ordered"), market_rows)
-    made.run(FIRST, ORDERED - dt.timedelta(1))
+    made = begun.copied(tmp_path_factory.mktemp("ordered") / "market")
     before = told(made, "list")
     assert before["next day"] == str(ORDERED)
     (serving,) = [item for item in before["models"] if item["in force"] == "all 5 tickers"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -11,22 +10,21 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
-from .conftest import FIRST, LAST, Market, assert_same, make_market
+from .conftest import BEGUN, LAST, Market, assert_same
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("graph"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("graph_later"), pytest.mark.timeout(1200)]
 
-UPGRADED = dt.date(2025, 6, 5)
+UPGRADED = BEGUN + dt.timedelta(1)
 EVENING = ("candles", "quarantine", "bars", "features", "drift", "forecasts")
 
 
 def test_models_of_an_older_version_give_way_in_a_range_as_day_by_day(
-    tmp_path: Path, market_rows: pl.DataFrame
+    tmp_path: Path, begun: Market
 ) -> None:
-    market = make_market(tmp_path / "upgraded", market_rows)
-    market.run(FIRST, UPGRADED - dt.timedelta(1))
+    market = begun.copied(tmp_path / "upgraded")
     decided = market.lake.read("models")
     (old,) = decided.filter(day=decided["day"].max())["model"].unique().to_list()
     assert old != "baseline"
@@ -37,7 +35,7 @@ def test_models_of_an_older_version_give_way_in_a_range_as_day_by_day(
     served = market.lake.read("forecasts")
     assert served.filter(day=UPGRADED)["model"].unique().to_list() == ["baseline"]
     assert old in served.filter(pl.col("day") < UPGRADED)["model"]
-    other = Market(shutil.copytree(market.folder, tmp_path / "evenings"))
+    other = market.copied(tmp_path / "evenings")
     market.run(UPGRADED, LAST)
     row = market.lake.read("models").filter(day=UPGRADED).row(0, named=True)
     assert f"{old} was registered by an older version of stock-assets; no model" in row["reason"]

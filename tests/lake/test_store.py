@@ -29,7 +29,8 @@ from stock_assets.slices import Slice
 
 def rows(days, tickers, distance):
     return pl.DataFrame(
-        [(day, ticker, "ret_1d", float(distance), 1.0, distance >= 1, 250, 20)
+        [(day, ticker, "data", "ret_1d", float(distance), 1.0, distance > 1, 250, 20,
+          0.5, None, 0.5, 50, None)
          for day in days for ticker in tickers],
         schema=Drift.create_empty().schema, orient="row")
 

@@ -30,6 +30,8 @@ from .chain import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 FIRST, LAST = 300, 352
 """The days that are forecast, counted in sessions; trainings fall on the first and the 41st."""
 CUTS = (300, 318, 340, 343)

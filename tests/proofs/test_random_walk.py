@@ -80,9 +80,9 @@ ON_PRICE = {"direction", "price", "ranks"}
 
 
 def said_of(seed: int, links: Links = HONEST) -> tuple[set[str], str]:
-    """What the product says of its own median over half a year: skill proven, and the sentence."""
-    bars = simulate(CONSTANT, 6, 420, seed=seed)
-    days = bars["day"].unique().sort().to_list()[270:410]
+    """What the product says of its own median over five months: skill proven, and the sentence."""
+    bars = simulate(CONSTANT, 6, 380, seed=seed)
+    days = bars["day"].unique().sort().to_list()[270:370]
     # One training serves all the days.
     settings = settings_for(bars["ticker"].unique().sort(), cadence=len(days))
     found = summarise(tell(bars, days, links=links, settings=settings)["scores"]).verdict

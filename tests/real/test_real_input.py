@@ -78,6 +78,8 @@ exchange = "{exchange}"
 [sources.real]
 kind = "files"
 path = {json.dumps(str(source))}
+[forecast]
+cadence = 63
 """
         )
         return Lakehouse(file, source)

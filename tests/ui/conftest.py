@@ -159,8 +159,8 @@ seconds, and tests of them would do little but wait for that."""
 
 
 @contextmanager
-def running_server(settings_file: Path) -> Iterator[Server]:
-    """`stock-assets dev` on the lake of these settings, its automation switched off."""
+def running_server(settings_file: Path, *, automation: bool = False) -> Iterator[Server]:
+    """`stock-assets dev` on the lake of these settings, by default with its automation off."""
     log = settings_file.with_name("server.log")
     program = str(Path(sys.executable).with_name("stock-assets"))
     patch = settings_file.with_name("patch")
@@ -178,7 +178,8 @@ def running_server(settings_file: Path) -> Iterator[Server]:
     try:
         started = Server(load_settings(settings_file), log)
         started.wait("starting the server", started.loaded, _STARTS_IN)
-        started.stop_automation()
+        if not automation:
+            started.stop_automation()
         yield started
     finally:
         _end_group(process)
@@ -282,6 +283,22 @@ class Page:
         self.browser.switch_to.window(opened.pop())
         self.resize(*self._size)
 
+    def follow_failed_drift(self, server: Server, day: dt.date) -> str:
+        """From the failed check of `day` to its report in a new tab; the verdict on both."""
+        self.open(f"{server.url}/assets/drift")
+        self.click("//*[@role = 'tab'][normalize-space() = 'Checks'] | //a[text() = 'Checks']")
+        self.click("//*[text() = 'universe_has_not_moved']")
+        self.see("//*[text() = 'Evaluation result']/following::*[text() = 'Failed']")
+        verdict = self.see(f"//*[starts-with(text(), '{day}: {EXCHANGE} has moved')]").text
+        address = f"{server.reports_url}/drift/{day}.html"
+        link = f"//a[@href = '{address}'][text() = '{address}']"
+        self.see(link)
+        self.save("drift_check.png")
+        self.follow(link)
+        assert self.see("header h1").text == f"Drift of the universe on {day}"
+        assert self.see("header p.moved").text == verdict
+        return verdict
+
     def close_tab(self) -> None:
         """Back to the tab that was there first."""
         self.browser.close()
@@ -347,6 +364,8 @@ regime_change = {calendar.back(first, REGIME_BACK)}
 interval = "1d"
 [forecast]
 min_training_rows = 500
+[drift]
+universe_share = 0.3
 [server]
 port = {port}
 reports_port = {reports_port}
