@@ -28,8 +28,12 @@ import polars as pl
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 
 from stock_assets.calendars import get_calendar, union_sessions
-from stock_assets.drift.distances import DRIFT_FEATURES, distances
-from stock_assets.drift.verdict import universe_verdict
+from stock_assets.drift.distances import distances
+from stock_assets.drift.evidently_page import drawn
+from stock_assets.drift.quality import QUALITY_COLUMNS, faults
+from stock_assets.drift.reports import write_pages
+from stock_assets.drift.verdict import signals
+from stock_assets.drift.watched import PANEL_FEATURES
 from stock_assets.forecasting.baseline import BASELINE, baseline_forecasts, lookback_start
 from stock_assets.forecasting.fan import fan_picture
 from stock_assets.forecasting.forecaster import Known
@@ -185,21 +189,21 @@ def transform(plain: Plain, queries: Path) -> None:
 
 def drift(plain: Plain) -> None:
     """Distances of every day, and the page of the last."""
-    columns = ["day", "ticker", "exchange", *DRIFT_FEATURES]
+    columns = ["day", "ticker", "exchange", *PANEL_FEATURES]
     features = plain.read("features", columns=columns)
     area = Slice(None, plain.last, plain.settings.tickers)
-    plain.write("drift", distances(features, area, plain.settings))
-    verdicts = universe_verdict(plain.read("drift"), plain.settings)
-    if verdicts:
-        from stock_assets.drift.reports import write_report  # noqa: PLC0415
-
-        write_report(features, verdicts[-1], plain.settings, plain.out / "drift.html")
+    found = faults(plain.read("bars", columns=list(QUALITY_COLUMNS)), area, plain.settings)
+    plain.write("drift", pl.concat([distances(features, area, plain.settings), found]))
+    own = plain.settings.lake.model_copy(update={"path": plain.out})
+    settings = plain.settings.model_copy(update={"lake": own})
+    newest = plain.read("drift", plain.last)
+    write_pages(features, newest, settings, drawn)
 
 
 def model(plain: Plain, registry: Registry) -> int:
     """Train when there is no model, the cadence is due or the universe has moved; how often."""
-    verdicts = universe_verdict(plain.read("drift"), plain.settings)
-    moved = {verdict.day for verdict in verdicts if verdict.moved}
+    said = signals(plain.read("drift"), plain.settings)
+    moved = {day for day, signal in said.items() if signal.alarm}
     sessions, forecast = union_sessions(plain.settings.exchanges), plain.settings.forecast
     start = sessions[max(0, bisect_left(sessions, plain.days[0]) - forecast.window)]
     first = lookback_start(plain.settings.exchanges, start)
