@@ -41,13 +41,27 @@ def _no_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-LONGEST = ("graph", "daemon", "graph_later", "ui.test_live_day", "random_walk", "browser")
-"""Groups of tests that take minutes, the longest first.
+LONGEST = (
+    "graph",
+    "ui.test_backfills",
+    "proofs.test_random_walk",
+    "ui.test_live_day",
+    "automation.test_evenings",
+    "real.test_real_input",
+    "dbt.test_models",
+    "graph_later",
+    "ui.test_browser",
+    "sources.test_storms",
+    "bench.test_bars",
+    "automation.test_feed",
+)
+"""Groups of tests that take more than a minute, the longest first.
 
-Those that mostly wait (daemon, live day, browser) stand apart, so that they do not wait together.
+Those that mostly wait (those of the UI) stand apart, so that they do not wait together.
 """
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tier a test is of, on which worker it runs and when.
 

@@ -21,7 +21,7 @@ from tests.forecasting.conftest import settings_for
 from .chain import tell
 from .markets import MEAN_REVERTING, RISK_METRICS, Garch, simulate
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("known_truth")]
+pytestmark = pytest.mark.slow
 
 MODEL, BASELINE = "", "baseline_"
 """Prefixes of the columns of who forecasts."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from sklearn.neighbors import KNeighborsRegressor
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("random_walk")]
+pytestmark = pytest.mark.slow
 
 MOST_PINBALL_SKILL = 0.9
 """In %, on a year of a random walk. An honest model has a little over an EWMA, which is noisy."""

@@ -19,8 +19,6 @@ from tests.forecasting.conftest import MemoryRegistry, settings_for
 
 from .chain import forecast, in_force
 
-pytestmark = pytest.mark.xdist_group("real_series")
-
 if TYPE_CHECKING:
     from pathlib import Path
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ingest_run import Tables
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("storms")]
+pytestmark = pytest.mark.slow
 
 LAST = dt.date(2026, 6, 30)
 CONNECTIONS, ATTEMPTS, IN_A_ROW = 4, 20, 12

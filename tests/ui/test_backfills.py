@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.slow,
-    # One worker for the module: each would start a server of its own.
-    pytest.mark.xdist_group("daemon"),
     pytest.mark.timeout(600),
 ]
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.slow,
-    # One worker for the module: each would start a server of its own.
-    pytest.mark.xdist_group("browser"),
     # The first test waits for the server and the backfill as well.
     pytest.mark.timeout(420),
 ]
