@@ -328,6 +328,7 @@ def test_rubbish_from_a_source_fails_the_run_and_leaves_the_lake(shell: Shell) -
     assert shell.lake.version("candles") is None
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_says_nothing_but_the_result(shell: Shell) -> None:
     program = Path(sys.executable).with_name("stock-assets")
     done = subprocess.run(
@@ -355,6 +356,7 @@ def test_an_interrupted_command_says_how_the_tables_are(shell: Shell) -> None:
     assert (out, "interrupted; every table is as before" in err) == ("", True)
 
 
+@pytest.mark.slow
 def test_tickers_apart_are_run_one_block_at_a_time(shell: Shell) -> None:
     folder = shell.folder / "candles"
     folder.mkdir()
@@ -372,6 +374,7 @@ def test_tickers_apart_are_run_one_block_at_a_time(shell: Shell) -> None:
     assert not _whys()
 
 
+@pytest.mark.slow
 def test_runs_of_a_slice_too_large_for_one_say_which_part_they_are(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -402,6 +402,7 @@ def test_without_scores_nothing_is_claimed(settings: Settings) -> None:
     assert "its decision is not in the table models" in found.model_reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -451,6 +452,7 @@ def test_people_read_a_table_and_programs_the_same_numbers(
     assert shown["below"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lake")
 def test_it_loads_nothing_heavy(settings: Settings) -> None:
     file = settings.lake.path.parent / "settings.toml"

@@ -48,6 +48,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_new_home_at_once_all_find_its_tables(tmp_path: Path) -> None:
     """Dagster alone fails here with "table run_tags already exists"."""
     script = tmp_path / "opened_at_once.py"
@@ -62,6 +63,7 @@ def test_processes_that_open_a_new_home_at_once_all_find_its_tables(tmp_path: Pa
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_processes_without_settings_are_told_how_many_cells_a_run_may_have(tmp_path: Path) -> None:
     settings = load_settings()
     lake = settings.lake.model_copy(update={"path": tmp_path})

@@ -7,15 +7,16 @@ import logging
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from stock_assets.assets.modelling import _entitle
 from stock_assets.forecasting.registry import Registry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
 
-
+@pytest.mark.slow
 def test_an_alias_that_cannot_be_moved_is_told_and_fails_no_decision(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -314,6 +314,7 @@ def test_an_error_says_which_check_could_not_be_evaluated(
     assert "of features could not be evaluated on" in raised.value.__notes__[0]
 
 
+@pytest.mark.slow
 def test_a_run_of_one_day_evaluates_its_checks_without_listing_all_partitions(
     settings: Settings, lake: LakeResource, monkeypatch: pytest.MonkeyPatch
 ) -> None:

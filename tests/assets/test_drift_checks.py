@@ -114,6 +114,7 @@ def test_a_market_that_waits_passes_says_so_and_is_judged_when_the_rest_comes(ch
     assert WAITING not in rest.metadata
 
 
+@pytest.mark.slow
 def test_a_fault_is_listed_since_it_began_by_any_run_that_meets_it(check):
     days = (MONDAY, TUESDAY, WEDNESDAY)
     late = fault(WEDNESDAY, "BBB", "late")

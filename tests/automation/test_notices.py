@@ -481,6 +481,7 @@ def decide(world: World, day: dt.date, decision: str, **more: Any) -> None:
     world.lake.write("models", rows_of("models", rows), world.grid.slice(day, day, OURS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("decision", "alarm", "kind"),
     [
@@ -512,6 +513,7 @@ def test_a_challenger_in_force_and_days_without_one_are_not_told(world: World) -
 # History.
 
 
+@pytest.mark.slow
 def test_a_run_over_history_is_summed_up(world: World) -> None:
     old = [day for day in world.days if day < TODAY - dt.timedelta(14)]
     for day in old[:20]:
@@ -525,6 +527,7 @@ def test_a_run_over_history_is_summed_up(world: World) -> None:
     assert not world.cursor.failing, "what failed long ago does not fail now"
 
 
+@pytest.mark.slow
 def test_a_backfill_of_history_in_many_runs_is_one_notice(world: World) -> None:
     for day in world.days[:12]:
         decide(world, day, "rejected")
@@ -553,6 +556,7 @@ def evaluate(world: World, cursor: str | None) -> tuple[str, str | None]:
     return str(found.skip_message), found.cursor
 
 
+@pytest.mark.slow
 def test_the_sensor_tells_through_a_webhook_that_stands_in_the_environment_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -254,6 +254,7 @@ def day_of(cell: str) -> dt.date:
     return dt.date.fromisoformat(cell.partition("|")[0])
 
 
+@pytest.mark.slow
 def test_each_new_failure_asks_once_across_overlaps_and_restarts_of_the_daemon(
     tmp_path: Path,
 ) -> None:
@@ -350,6 +351,7 @@ def test_what_lies_before_the_last_decision_asks_for_nothing(world: World) -> No
     assert world.tick() is None
 
 
+@pytest.mark.slow
 def test_more_days_than_a_run_may_hold_are_asked_for_one_run_after_the_other(
     world: World,
 ) -> None:
@@ -476,6 +478,7 @@ def test_a_model_is_not_retrained_for_the_faults_of_the_one_before_it(world: Wor
     assert world.tick() is None
 
 
+@pytest.mark.slow
 def test_a_new_model_that_fails_too_is_retrained_once_it_can_be_judged(world: World) -> None:
     world.decide(DAYS[2])
     asked = []

@@ -85,6 +85,7 @@ def watcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher
         yield Watcher(market)
 
 
+@pytest.mark.slow
 def test_an_exchange_without_candles_is_told_after_the_last_look_and_when_they_came(
     watcher: Watcher,
 ) -> None:
@@ -104,6 +105,7 @@ def test_an_exchange_without_candles_is_told_after_the_last_look_and_when_they_c
     assert watcher.night("06-05") == []
 
 
+@pytest.mark.slow
 def test_an_outage_of_days_is_told_each_session_and_its_end_once(watcher: Watcher) -> None:
     days = ("06-04", "06-05", "06-08")
     told = [notice for day in days for notice in watcher.night(day)]
@@ -113,6 +115,7 @@ def test_an_outage_of_days_is_told_each_session_and_its_end_once(watcher: Watche
     assert notice.kind == Kind.WHOLE
 
 
+@pytest.mark.slow
 def test_a_silent_ticker_is_told_after_some_sessions_and_once(watcher: Watcher) -> None:
     found = []
     for day in ("06-04", "06-05", "06-08", "06-09", "06-10"):
@@ -142,6 +145,7 @@ def test_another_ticker_that_falls_silent_is_told_beside_the_first(watcher: Watc
     assert [item.kind for item in watcher.night("06-16")] == [Kind.WHOLE]
 
 
+@pytest.mark.slow
 def test_a_machine_that_was_off_has_time_to_catch_up(watcher: Watcher) -> None:
     later = MOSCOW.closes_at(date("06-10")) + dt.timedelta(hours=9)
     market = watcher.market

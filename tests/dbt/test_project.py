@@ -27,6 +27,7 @@ def test_unit_tests_of_the_project_pass(new_warehouse) -> None:
     assert {result.node.name for result in results} == UNIT_TESTS
 
 
+@pytest.mark.slow
 def test_run_executes_no_unit_test(whole) -> None:
     results = whole.build(None, whole.table("bars")["day"].max()).results
     kinds = {result.node.resource_type.value for result in results}

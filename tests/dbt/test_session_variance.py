@@ -51,6 +51,7 @@ def assert_agree(one: pl.Series, other: pl.Series) -> None:
     assert ((one / other).log().abs().max() or 0.0) < TOLERANCE
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(st.lists(bar(), min_size=1, max_size=30))
 @example(

@@ -40,6 +40,7 @@ def plain_quantile(values, share: float) -> float:
     return there[low] + (place - low) * (there[low + 1] - there[low])
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(values=SERIES, share=st.floats(0.001, 0.999))
 def test_the_quantile_is_the_plain_one(values, share):

@@ -179,6 +179,7 @@ def test_days_without_a_session_and_tickers_without_rows_have_none(market, make_
     assert distances(features, Slice(sunday, sunday, market.tickers), market).is_empty()
 
 
+@pytest.mark.slow
 def test_day_by_day_is_the_whole_range_bit_for_bit(market, make_features):
     features = make_features()
     whole = distances(features, everything(market), market)
@@ -360,6 +361,7 @@ def test_the_watched_features_are_numbers_of_the_features_table():
     assert len(set(PANEL_FEATURES)) == len(PANEL_FEATURES)
 
 
+@pytest.mark.slow
 def test_a_year_of_fifty_tickers_takes_seconds_and_so_does_a_day():
     tickers = [f"T{n:02}" for n in range(50)]
     market = Settings(

@@ -71,6 +71,7 @@ def test_an_error_of_evidently_is_told_whole_and_the_process_goes_on(monkeypatch
             assert "Traceback" in str(told.value.__cause__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "told"),
     [("die", "code 3.*out of luck"), ("broken", "code 1.*no module named plotly")],

@@ -275,6 +275,7 @@ def rough(quiet, days) -> pl.DataFrame:
     return bars.with_columns(candles=pl.Series(random.integers(60, 100, bars.height)))
 
 
+@pytest.mark.slow
 def test_day_by_day_is_the_whole_range_bit_for_bit(rough, days) -> None:
     settings = settings_of(rough)
     whole = found(rough)

@@ -142,6 +142,7 @@ def test_a_full_disk_costs_the_pages_alone(own, monkeypatch):
     assert saved_pages(own) == []
 
 
+@pytest.mark.slow
 def test_the_next_run_says_nothing_of_the_failures_before_it(own, monkeypatch):
     failing = mock.Mock(side_effect=StockAssetsError("out of memory"))
     monkeypatch.setattr(drifting, "write_pages", failing)
@@ -202,6 +203,7 @@ def test_rows_of_drift_that_cannot_be_read_leave_the_decision_made(model, monkey
     assert_told(model(), "table drift: file is gone")
 
 
+@pytest.mark.slow
 def test_the_index_that_the_model_step_writes_leads_to_its_decision(own, model):
     drift(own, drawing(Draws()))
 
@@ -214,6 +216,7 @@ def test_the_index_that_the_model_step_writes_leads_to_its_decision(own, model):
     assert f'<a href="{address}">trained m2</a>: drift, XMOS' in index_file(own).read_text()
 
 
+@pytest.mark.slow
 def test_a_page_drawn_because_somebody_asked_outlives_the_next_runs(own):
     """For as long as the pages of a day are kept, and no longer."""
     asked = page_file(own, dt.date(2022, 2, 24))

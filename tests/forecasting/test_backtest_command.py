@@ -81,6 +81,7 @@ def asked(sessions: list[dt.date], first: int = 330, last: int = 400) -> list[st
 MODELS = ("--models", "product,ewma,ewma-gaussian,har")
 
 
+@pytest.mark.slow
 def test_the_table_the_verdict_and_the_page(full: Shell, sessions: list[dt.date]) -> None:
     page = full.folder / "pages" / "page.html"
     code, out, err = full(*asked(sessions), *MODELS, "--report", str(page))
@@ -104,6 +105,7 @@ def test_the_table_the_verdict_and_the_page(full: Shell, sessions: list[dt.date]
     ]
 
 
+@pytest.mark.slow
 def test_json_says_the_same_and_the_page_is_in_the_reports_folder(
     full: Shell, sessions: list[dt.date]
 ) -> None:

@@ -22,6 +22,7 @@ def cells(features: pl.DataFrame, sessions: list[dt.date]) -> pl.DataFrame:
     return late.select("day", "ticker", "exchange")
 
 
+@pytest.mark.slow
 def test_one_day_at_a_time_equals_the_range(
     cells: pl.DataFrame, features: pl.DataFrame, bars: pl.DataFrame, labelled: pl.DataFrame
 ) -> None:

@@ -53,6 +53,7 @@ def pool_of(labelled, sigmas, day, horizon, count):
     return np.array(rows).reshape(-1, 2).T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [200, 500])
 def test_equal_weights_give_numpys_quantiles(cells, sigmas, labelled, count) -> None:
     found = residual_pools(cells, sigmas, labelled, [1, 5], sessions=count)
@@ -110,6 +111,7 @@ def test_quantiles_are_their_own_where_the_weights_are_worth_500_residuals(
     assert ([row[name] for name in QUANTILE_NAMES] == normal) == (not own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half_life", [None, 75.0])
 def test_a_day_alone_without_its_future_equals_the_range(
     cells, sigmas, labelled, bars, half_life

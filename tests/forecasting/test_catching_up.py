@@ -58,6 +58,7 @@ def tried(rows: pl.DataFrame) -> list[tuple[dt.date, str, str]]:
     return attempts.select("day", "model", "reason").rows()
 
 
+@pytest.mark.slow
 @given(
     moved=st.sets(st.integers(1, 160), max_size=25),
     missed=st.lists(st.tuples(st.integers(1, 160), st.integers(1, CATCH_UP - 2)), max_size=4),

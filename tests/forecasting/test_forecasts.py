@@ -104,6 +104,7 @@ def test_the_target_is_the_calendars_next_session(made) -> None:
         assert target == calendar.after(day, horizon)[-1]
 
 
+@pytest.mark.slow
 def test_one_day_at_a_time_without_the_future_equals_the_range(
     cells, forecast, bars, features, models
 ) -> None:

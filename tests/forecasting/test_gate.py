@@ -115,6 +115,7 @@ def test_only_a_failed_challenger_and_a_bad_model_bring_the_baseline_back(
     assert judge(losses(challenger, 1.0, in_force, seed=1)).decision == decision
 
 
+@pytest.mark.slow
 def test_bad_luck_alone_seldom_demotes() -> None:
     demoted = [judge(losses(1.2, 1, 1, seed=seed)).demoted for seed in range(400)]
     assert np.mean(demoted) == pytest.approx(LEVEL, abs=0.03)

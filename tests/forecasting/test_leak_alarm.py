@@ -150,6 +150,7 @@ def test_the_true_volatility_is_no_leak_beside_an_ewma(
     assert found.leak_alarm is None
 
 
+@pytest.mark.slow
 def test_luck_on_a_small_market_seldom_trips_it(market) -> None:
     """Medians made of nothing, on 3 and 6 tickers and 25 to 60 days."""
     told = []

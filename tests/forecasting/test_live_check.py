@@ -81,6 +81,7 @@ def months_with_an_alarm(tickers: int, correlation: float, months: int) -> float
     return failed / months
 
 
+@pytest.mark.slow
 def test_calibrated_forecasts_seldom_raise_an_alarm_in_a_month() -> None:
     assert months_with_an_alarm(tickers=8, correlation=0.4, months=40) <= 0.10
 

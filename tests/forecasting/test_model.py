@@ -65,6 +65,7 @@ def test_the_same_rows_give_the_same_model_to_the_last_bit(
     assert_frame_equal(one, other, check_exact=True)
 
 
+@pytest.mark.slow
 def test_a_row_is_answered_the_same_whatever_is_asked_beside_it(
     model: VolatilityModel, known: Known
 ) -> None:

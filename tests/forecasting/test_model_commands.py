@@ -103,6 +103,7 @@ def damage(settings: Settings, model_id: str, file: str = "training.json") -> No
     (place.files / file).write_text("harmed")
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_listed_and_the_others_work(shell: Shell, settings: Settings) -> None:
     damage(settings, FIRST)
     code, out, err = shell("list")
@@ -152,6 +153,7 @@ def test_models_of_an_older_version_are_listed_and_the_baseline_serves(
     assert (code, err) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_model_of_other_code_is_shown_and_cannot_be_ordered(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +203,7 @@ def test_a_model_whose_leak_alarm_rang_is_put_in_force_by_nobody(
     assert Lake(settings.lake_dir).version("orders") == before
 
 
+@pytest.mark.slow
 def test_who_promotes_what_the_gate_rejected_is_told_so(shell: Shell, settings: Settings) -> None:
     registry = Registry(settings.mlflow_dir)
     verdict = Verdict(False, "not better than the baseline", 1.0, None, 1.0, 250)

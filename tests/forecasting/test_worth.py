@@ -119,6 +119,7 @@ def test_what_pays_is_said_to_pay() -> None:
     assert worth(loss).sentence.endswith("it costs beside the models they replaced, beyond luck")
 
 
+@pytest.mark.slow
 def test_equals_are_said_to_differ_in_one_verdict_of_twenty_at_most() -> None:
     claimed = lines = 0
     for seed in range(40):

@@ -143,6 +143,7 @@ def _rows(path: Path) -> list[tuple[Any, ...]]:
 ROW = "id, run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition"
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(batches=st.lists(st.lists(events, min_size=1, max_size=6), min_size=1, max_size=2))
 def test_the_runs_log_reads_byte_for_byte_as_stock_storage_writes_it(

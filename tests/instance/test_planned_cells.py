@@ -54,6 +54,7 @@ def _one_by_one(base_dir: Path, assets: Sequence[str], before: Sequence[EventLog
     return _dump(base_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows_at_once", [1, 3, 5, 100])
 def test_planned_cells_are_stored_as_if_each_had_come_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
@@ -75,6 +76,7 @@ def test_one_assets_planned_cells_come_alone(tmp_path: Path) -> None:
     assert _dump(tmp_path / "ours") == _one_by_one(tmp_path / "stock", ["bars"], [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored_before", range(4))
 def test_rows_of_a_batch_that_failed_midway_are_stored_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored_before: int

@@ -91,6 +91,7 @@ def status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
     return run.status
 
 
+@pytest.mark.slow
 def test_a_launched_run_is_failed_once_its_process_was_killed_and_not_before(
     home: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -66,11 +66,13 @@ def _opened(home: Path, left_out: str | None = None, **environment: str) -> dict
     return found
 
 
+@pytest.mark.slow
 def test_who_opens_the_instance_has_all_of_it(tmp_path: Path) -> None:
     expected = {"event log": "BatchedSqliteEventLogStorage", "batches": True, **INSTALLED}
     assert _opened(tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_backfills_and_hash_do_not_depend_on_the_event_log(tmp_path: Path) -> None:
     expected = {"event log": "SqliteEventLogStorage", "batches": False, **INSTALLED}
     assert _opened(tmp_path, left_out="event_log_storage") == expected, (

@@ -280,6 +280,7 @@ def both(
 # The oracle
 
 
+@pytest.mark.slow
 def test_what_is_wiped_written_again_and_deleted_reads_as_in_stock_storage(
     both: tuple[SqliteEventLogStorage, BatchedSqliteEventLogStorage],
     recorded: list[EventLogEntry],
@@ -313,6 +314,7 @@ def test_what_is_wiped_written_again_and_deleted_reads_as_in_stock_storage(
     assert not ours.get_logs_for_run(run_ids[0])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_cancelled_deleted_and_wiped_cells_show_as_in_stock_storage(tmp_path: Path) -> None:
     key = features.key

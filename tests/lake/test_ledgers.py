@@ -59,6 +59,7 @@ def test_a_row_that_breaks_the_schema_is_not_added(lake: Lake) -> None:
     assert lake.version("orders") is None
 
 
+@pytest.mark.slow
 def test_all_that_several_processes_add_at_once_is_kept(lake: Lake) -> None:
     people = ("ann", "bob", "eve")
     running = [

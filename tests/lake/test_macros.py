@@ -55,6 +55,7 @@ def forecasts(draw: st.DrawFn) -> pl.DataFrame:
     return rows_of(last, sigma, np.array(returns) / 1000)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(forecasts(), st.floats(-0.15, 0.15), st.floats(1e-4, 1 - 1e-4))
 def test_sql_and_python_agree(

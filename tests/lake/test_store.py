@@ -114,6 +114,7 @@ def test_an_unwritten_table_reads_as_an_empty_one(lake, day):
     assert found.is_empty()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -309,6 +310,7 @@ except LakeError as error:
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [False, True])
 @pytest.mark.parametrize("limit", [100, 2000])
 def test_a_full_disk_is_a_clear_error_and_the_table_stays(

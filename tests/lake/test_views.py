@@ -61,6 +61,7 @@ def test_a_view_is_what_the_lake_reads(filled):
     assert_frame_equal(found.cast(expected.schema), expected)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -101,6 +101,7 @@ def walk(size: int, sigma: float = 0.01, start: float = 100.0, seed: int = 3) ->
     return start * np.exp(np.cumsum(steps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 5, 12, 13, 22, 64, 253])
 @pytest.mark.parametrize("alone", [False, True])
 def test_short_history(served, size, alone) -> None:
@@ -147,6 +148,7 @@ def test_extreme_price_levels_make_no_difference(served, start) -> None:
     assert ratio.to_numpy() == pytest.approx(start / 100, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [100.0, 0.01])
 @pytest.mark.parametrize("ago", [0, 1, 5, 30])
 def test_a_unit_error_in_one_candle(served, factor, ago) -> None:
@@ -156,6 +158,7 @@ def test_a_unit_error_in_one_candle(served, factor, ago) -> None:
     assert (made["sigma"] < 10).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ago", [5, 60])
 def test_a_unit_error_in_one_ticker_leaves_the_others_width_alone(served, ago) -> None:
     """Its residuals are hundreds of sigmas, on days from which the scale of all is learned."""
@@ -227,6 +230,7 @@ def odd_series(draw: st.DrawFn, least: int = 1) -> dict:
     }
 
 
+@pytest.mark.slow
 @given(odd=odd_series(), alone=st.booleans())
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_series_gets_a_sensible_forecast(served, odd, alone) -> None:
@@ -235,6 +239,7 @@ def test_any_series_gets_a_sensible_forecast(served, odd, alone) -> None:
     served.forecast(bars.filter(pl.Series(present)), alone=alone)
 
 
+@pytest.mark.slow
 @given(odd=odd_series(least=200))
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_series_can_be_trained_on(served, odd) -> None:

@@ -150,6 +150,7 @@ def leaky(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     plant(monkeypatch, "split", divided)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaky", LEAKY, indirect=True)
 @pytest.mark.usefixtures("leaky")
 def test_sets_that_meet_are_caught(market, features, day) -> None:

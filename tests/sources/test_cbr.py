@@ -436,6 +436,7 @@ def test_the_answer_to_another_question_is_not_taken(
     assert len(server.seen) == 3
 
 
+@pytest.mark.slow
 def test_calls_are_one_after_the_other(server: CbrServer, tmp_path: Path) -> None:
     server.pause = 0.05
     symbols = {"GOLD": "XAU", "DOLLAR": "USD", "DRAM": "AMD", "YUAN": "CNY"}
@@ -459,6 +460,7 @@ def test_the_usual_limit_is_far_below_what_the_guard_allows(
     assert usual.connections == 1
 
 
+@pytest.mark.slow
 def test_who_was_too_hasty_for_the_guard_gets_there_later(
     server: CbrServer, tmp_path: Path
 ) -> None:
@@ -471,6 +473,7 @@ def test_who_was_too_hasty_for_the_guard_gets_there_later(
 # Trouble.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", EACH_FAULT, ids=lambda fault: f"{fault.kind} {fault.status}")
 @pytest.mark.parametrize("symbol", ["XAU", "USD"])
 def test_each_fault_alone_changes_nothing(

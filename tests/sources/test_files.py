@@ -543,6 +543,7 @@ stamps = st.one_of(
 lines = st.tuples(st.sampled_from(["A", "B", "", "Z"]), stamps, texts, texts, texts, texts, texts)
 
 
+@pytest.mark.slow
 @given(st.lists(lines, min_size=1, max_size=25), st.integers(1, 12))
 @settings(max_examples=15, deadline=None)
 def test_any_file_is_conserved_and_its_days_add_up(

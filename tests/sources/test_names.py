@@ -194,6 +194,7 @@ def test_a_reused_name_is_asked_of_an_api_from_the_day_after_the_stranger(tmp_pa
     assert names == [claim.name for claim in claims_of(found.instrument("X5"))] == ["FIVE", "X5"]
 
 
+@pytest.mark.slow
 @effort(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_every_row_is_the_one_owners_of_its_day_or_set_aside(

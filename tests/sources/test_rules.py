@@ -205,6 +205,7 @@ def raw_rows(draw: st.DrawFn) -> dict[str, object]:
     )
 
 
+@pytest.mark.slow
 @given(st.lists(raw_rows(), max_size=30), days, days)
 @settings(max_examples=60, deadline=None)
 def test_every_row_of_the_slice_ends_in_exactly_one_place(

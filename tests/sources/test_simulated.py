@@ -62,6 +62,7 @@ def correlation(left: np.ndarray, right: np.ndarray) -> float:
 # The same however it is asked for.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("day", [dt.date(2022, 1, 3), dt.date(2024, 2, 29), dt.date(2026, 5, 18)])
 def test_a_day_alone_equals_the_day_within_all_history(
     sample: Settings, market: pl.DataFrame, day: dt.date
@@ -166,6 +167,7 @@ def test_a_daily_candle_sums_up_its_hours() -> None:
     assert daily.schema == RAW_SCHEMA
 
 
+@pytest.mark.slow
 def test_daily_volatility_is_that_of_real_shares() -> None:
     for number in range(8):
         assert 0.010 < returns(f"S{number}").std() < 0.025
@@ -190,6 +192,7 @@ def test_volatility_clusters_and_returns_do_not() -> None:
     assert abs(np.mean(signs)) < 0.04
 
 
+@pytest.mark.slow
 def test_a_fall_of_the_market_raises_volatility() -> None:
     shares = history().filter(pl.col("ticker").str.starts_with("S"))
     mean = shares.group_by("day").agg(pl.col("ret").mean()).sort("day")["ret"].drop_nulls()
@@ -215,6 +218,7 @@ def test_nights_have_gaps_and_some_are_jumps() -> None:
     assert abs(gaps).max() > 8 * np.median(abs(gaps))
 
 
+@pytest.mark.slow
 def test_volume_clusters_and_rises_with_the_size_of_moves() -> None:
     share = history().filter(pl.col("ticker") == "S1").drop_nulls("ret")
     volume = share["volume"].log().to_numpy()
@@ -264,6 +268,7 @@ def test_a_session_in_progress_is_held_back(sample: Settings) -> None:
     assert found.held_back == 6
 
 
+@pytest.mark.slow
 def test_a_day_costs_a_fraction_of_all_history(sample: Settings) -> None:
     def seconds(area: Slice) -> float:
         best = math.inf

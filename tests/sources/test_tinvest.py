@@ -714,6 +714,7 @@ def test_every_error_of_the_catalogue_is_final_or_tried_again(
 # Trouble
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [*EACH_FAULT, Fault("slow", seconds=0.6), Fault("trickle", seconds=0.01)],
     ids=lambda fault: f"{fault.kind}-{fault.status}",
@@ -776,6 +777,7 @@ def test_the_documented_limits_are_kept_without_being_told(
         assert moments[-1] - moments[0] >= 11 / rate - 0.05
 
 
+@pytest.mark.slow
 def test_the_last_requests_of_a_minute_are_left_alone(tmp_path: Path) -> None:
     """Told by each answer how many are left, it stops before the API has to refuse one."""
     listings = others(20, [at(day) for day in SESSIONS])
@@ -789,6 +791,7 @@ def test_the_last_requests_of_a_minute_are_left_alone(tmp_path: Path) -> None:
     assert moments[-1] - moments[0] > 1.5
 
 
+@pytest.mark.slow
 def test_processes_hear_of_each_others_limits(server: TInvestServer, tmp_path: Path) -> None:
     server.limits["MarketDataService"] = 5  # the first answer leaves as many as may be under way
     server.minute = 6.0  # long enough for a busy machine to come that far within it

@@ -52,6 +52,7 @@ def test_names_are_those_of_the_registry(method: Method) -> None:
     assert method.title
 
 
+@pytest.mark.slow
 def test_the_future_changes_nothing(method: Method, known: Known, bars, sessions) -> None:
     fitted_on, days = sessions[330], [sessions[330], sessions[371], sessions[400]]
     together = method.fit(known, fitted_on).forecast(cells_of(known.features, days), known, [1, 5])
@@ -86,6 +87,7 @@ def assert_a_replay_knows_no_later_day(
     assert_frame_equal(replayed(pl.col("day") <= cut), whole, check_exact=True)
 
 
+@pytest.mark.slow
 def test_a_replay_cut_off_after_any_day_says_the_same_of_it(
     method: Method, bars, features, make_settings
 ) -> None:
