@@ -63,6 +63,11 @@ def test_a_source_that_answers_is_told_from_one_that_does_not(shell, tmp_path: P
     assert code == 0
     assert "mine answers" in out
     assert "2 files" in out
+    assert "no row" not in out
+    (tmp_path / "candles" / "BBB.csv").unlink()
+    code, out, _ = shell("check", "mine")
+    assert code == 0, "its other tickers go on"
+    assert "no row is of BBB" in out
     for file in (tmp_path / "candles").iterdir():
         file.unlink()
     code, out, _ = shell("check", "mine")

@@ -142,4 +142,6 @@ def _of_files(source: FilesSource) -> str:
     newest = max(files, key=lambda file: file.stat().st_mtime)
     changed = dt.datetime.fromtimestamp(newest.stat().st_mtime, tz=dt.UTC)
     plural = "" if len(files) == 1 else "s"
-    return f"{len(files)} file{plural}; {newest.name} changed last, {changed:%Y-%m-%d %H:%M} UTC"
+    said = f"{len(files)} file{plural}; {newest.name} changed last, {changed:%Y-%m-%d %H:%M} UTC"
+    missing = source.without_rows()
+    return f"{said}; no row is of {', '.join(missing)}" if missing else said

@@ -256,9 +256,20 @@ class FilesSource:
 
     def files(self) -> list[Path]:
         """The files that it reads, in their order. Raises `SourceError` when there are none."""
+        return [place.path for place in self._all_places()]
+
+    def _all_places(self) -> list[Place]:
         tickers = (*self._instruments, *self._other_names.of_tickers(self._instruments))
-        everything = Slice(None, dt.date.max, tickers)
-        return [place.path for place in self._places(everything)]
+        return self._places(Slice(None, dt.date.max, tickers))
+
+    def without_rows(self) -> tuple[str, ...]:
+        """The tickers that no row of any file belongs to. Raises `SourceError` like `fetch`."""
+        found: set[str] = set()
+        for place in self._all_places():
+            file = self._open(place.path, place.label)
+            if file.ticker is not None or file.columns.ticker is not None:
+                found |= set(self._keys(file)[0]["ticker"].cast(pl.String).unique())
+        return tuple(ticker for ticker in self._instruments if ticker not in found)
 
     def _places(self, area: Slice) -> list[Place]:
         """The files that may touch a slice: by name; of the inbox, the later ones last."""
