@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 if TYPE_CHECKING:
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
 # about answers with many.
 for _pool in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_pool, "1")
+
+# Lakes and logs of tests are in memory where there is much of it: each commit of each of their
+# databases waits for the disk several times, half of what tests of the event log took.
+_MEMORY = Path("/dev/shm")
+_ROOM = 8 * 2**30
+"""Bytes: several times what one run of all tests leaves there until it ends."""
+if (
+    _MEMORY.is_dir()
+    and shutil.disk_usage(_MEMORY).free >= _ROOM
+    and psutil.virtual_memory().available >= 2 * _ROOM
+):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
