@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stock_assets.forecasting.scoring import Comparison, RankCorrelation
+    from stock_assets.forecasting.scoring import Calls, Comparison, RankCorrelation
 
 SIGNIFICANT = 0.05
 """Chance of a false claim from which on nothing is claimed."""
@@ -48,8 +48,8 @@ class Claim:
 class MedianSkill:
     """How the median did against the random walk; all None where it is the random walk."""
 
-    direction: Comparison | None
-    """Shares of wrong calls, beside always-up."""
+    direction: Calls | None
+    """Shares of wrong calls, beside always-up or always-down."""
     ranks: RankCorrelation | None
     price: Comparison | None
     """Squared error of the price, beside the last price's."""
@@ -150,9 +150,9 @@ def _on_direction(median: MedianSkill, sure: set[str]) -> str:
         )
     numbers = []
     if median.direction is not None:
-        right, up = 1 - median.direction.loss, 1 - median.direction.other
-        t = _t(median.direction.t)
-        numbers.append(f"{percent(right)} of calls right beside {percent(up)} always up{t}")
+        right, same = 1 - median.direction.loss, 1 - median.direction.other
+        beside = f"{percent(same)} {median.direction.beside}{_t(median.direction.t)}"
+        numbers.append(f"{percent(right)} of calls right beside {beside}")
     if median.r2 is not None and median.price is not None:
         numbers.append(f"price R2 {100 * median.r2:+.2f} %{_t(median.price.t)}")
     told = ", ".join(numbers)

@@ -283,7 +283,7 @@ def _of_method(
         "r2": 0.0 if price is None else price.skill / 100,
         "price_t": None if price is None else price.t,
         "right": None if direction is None else 1 - direction.loss,
-        "always_up": None if direction is None else 1 - direction.other,
+        "always_up": None if direction is None else direction.always_up,
         "direction_t": None if direction is None else direction.t,
         "rank_ic": None if ranks is None else ranks.mean,
         "rank_ic_t": None if ranks is None else ranks.t,

@@ -189,6 +189,19 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Calls(Comparison):
+    """Shares of wrong calls of the direction, beside those of one call that is always the same."""
+
+    beside: str = "always up"
+    """Which call that is."""
+
+    @property
+    def always_up(self) -> float:
+        """Share of the outcomes that went up."""
+        return 1 - self.other if self.beside == "always up" else self.other
+
+
+@dataclass(frozen=True)
 class RankCorrelation:
     """Mean daily rank correlation (IC) of forecast and outcome across tickers."""
 
@@ -240,11 +253,13 @@ def compare_daily(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> Com
     return Comparison(float(mine.mean()), float(theirs.mean()), len(mine), t)
 
 
-def compare_direction(rows: pl.DataFrame) -> Comparison | None:
+def compare_direction(rows: pl.DataFrame) -> Calls | None:
     """Calls of the direction against always-up: shares that were wrong, each day averaged first.
 
-    `rows` have day, `median_move` (forecast) and `actual_move`. A median of zero is no call, an
-    outcome of zero is neither up nor down: both are left out. None when no call is left.
+    Who is better than always-up in a market that fell is held against always-down, which was too;
+    between the two is neither skill nor the lack of it: there is no t then. `rows` have day,
+    `median_move` (forecast) and `actual_move`. A median of zero is no call, an outcome of zero is
+    neither up nor down: both are left out. None when no call is left.
     """
     calls = rows.filter((pl.col("median_move") != 0) & (pl.col("actual_move") != 0))
     if calls.is_empty():
@@ -252,9 +267,14 @@ def compare_direction(rows: pl.DataFrame) -> Comparison | None:
     wrong = calls.select(
         "day",
         ((pl.col("median_move") > 0) != (pl.col("actual_move") > 0)).cast(pl.Float64).alias("own"),
-        (pl.col("actual_move") < 0).cast(pl.Float64).alias("always_up"),
+        (pl.col("actual_move") < 0).cast(pl.Float64).alias("up"),
+        (pl.col("actual_move") > 0).cast(pl.Float64).alias("down"),
     )
-    return compare(wrong, "own", "always_up")
+    up, down = (compare(wrong, "own", name) for name in ("up", "down"))
+    if up.loss >= up.other or down.other >= up.other:
+        return Calls(up.loss, up.other, up.days, up.t, "always up")
+    t = down.t if down.loss < down.other else None
+    return Calls(down.loss, down.other, down.days, t, "always down")
 
 
 def rank_correlation(rows: pl.DataFrame) -> RankCorrelation | None:

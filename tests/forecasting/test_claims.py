@@ -13,7 +13,7 @@ from stock_assets.calendars import WEEKDAYS, get_calendar
 from stock_assets.forecasting.claims import Claim, MedianSkill, proven, verdict
 from stock_assets.forecasting.labels import labels
 from stock_assets.forecasting.protocol import RETURNS, Evaluation, evaluate
-from stock_assets.forecasting.scoring import Comparison, RankCorrelation
+from stock_assets.forecasting.scoring import Calls, Comparison, RankCorrelation
 from stock_assets.lake.schemas import QUANTILES
 
 FIRST = dt.date(2020, 1, 1)
@@ -45,6 +45,10 @@ def beside(loss: float, t: float | None, days: int = 500) -> Comparison:
     return Comparison(loss, 1.0, days, t)
 
 
+def calls(loss: float, t: float | None) -> Calls:
+    return Calls(loss, 1.0, 500, t)
+
+
 @pytest.mark.parametrize(
     ("median", "said"),
     [
@@ -52,10 +56,10 @@ def beside(loss: float, t: float | None, days: int = 500) -> Comparison:
             MedianSkill(None, None, None),
             "no better than the random walk, as the median is the last price",
         ),
-        (MedianSkill(beside(0.49, 1.0), None, beside(0.99, 1.1)), "no better than the random walk"),
-        (MedianSkill(beside(0.4, 4.0), None, beside(0.99, 1.1)), "better than the random walk on"),
-        (MedianSkill(beside(0.49, 1.0), None, beside(1.1, -4.0)), "worse than the random walk"),
-        (MedianSkill(beside(0.4, 4.0), None, beside(1.1, -4.0)), "no skill on direction"),
+        (MedianSkill(calls(0.49, 1.0), None, beside(0.99, 1.1)), "no better than the random walk"),
+        (MedianSkill(calls(0.4, 4.0), None, beside(0.99, 1.1)), "better than the random walk on"),
+        (MedianSkill(calls(0.49, 1.0), None, beside(1.1, -4.0)), "worse than the random walk"),
+        (MedianSkill(calls(0.4, 4.0), None, beside(1.1, -4.0)), "no skill on direction"),
     ],
 )
 def test_the_sentence_on_direction(median: MedianSkill, said: str) -> None:
@@ -80,15 +84,15 @@ def test_volatility_is_told_with_its_size_and_its_t() -> None:
 
 
 def test_too_good_is_an_alarm_and_luck_is_none() -> None:
-    good = MedianSkill(beside(0.4, 5.0), RankCorrelation(0.2, 500, 6.0), beside(0.97, 3.0))
+    good = MedianSkill(calls(0.4, 5.0), RankCorrelation(0.2, 500, 6.0), beside(0.97, 3.0))
     assert len(verdict(good, {}, {}, {}).alarms) == 3
-    lucky = MedianSkill(beside(0.4, 1.5), RankCorrelation(0.2, 500, 1.0), beside(0.97, 0.5))
+    lucky = MedianSkill(calls(0.4, 1.5), RankCorrelation(0.2, 500, 1.0), beside(0.97, 0.5))
     assert verdict(lucky, {}, {}, {}).alarms == ()
 
 
 def right_in(share: float, always_up: float, t: float) -> MedianSkill:
     """A median that was right in so many calls, beside always-up."""
-    return MedianSkill(Comparison(1 - share, 1 - always_up, 500, t), None, None)
+    return MedianSkill(Calls(1 - share, 1 - always_up, 500, t), None, None)
 
 
 def test_right_more_often_than_54_but_less_than_always_up_is_worse_and_no_alarm() -> None:
@@ -134,7 +138,7 @@ def test_an_alarm_needs_a_chance_below_one_in_a_hundred(t: float, *, alarmed: bo
 
 
 def test_ranks_alone_are_no_skill_on_direction() -> None:
-    ranked = MedianSkill(beside(0.49, 1.0), RankCorrelation(0.05, 500, 5.0), beside(0.99, 1.1))
+    ranked = MedianSkill(calls(0.49, 1.0), RankCorrelation(0.05, 500, 5.0), beside(0.99, 1.1))
     found = verdict(ranked, {}, {}, {})
     assert found.proven == ("ranks",)
     assert found.sentence.startswith("no skill on direction: no better than the random walk")

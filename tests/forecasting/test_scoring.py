@@ -314,6 +314,39 @@ def test_direction_counts_calls_only() -> None:
     assert compare_direction(moves([0.0, 0], [1.0, 2])) is None
 
 
+@pytest.mark.parametrize(
+    ("caller", "beside", "other", "proven"),
+    [
+        ("down", "always down", 0.4, False),
+        ("up", "always up", 0.6, False),
+        ("in turns", "always down", 0.4, False),  # better than always-up, worse than always-down
+        ("seer", "always down", 0.4, True),
+    ],
+)
+def test_in_a_market_that_fell_to_say_down_each_time_is_no_skill(
+    caller: str, beside: str, other: float, *, proven: bool
+) -> None:
+    """Three of five tickers fall each day, not always the same."""
+    days = []
+    for day in range(60):
+        actual = [1.0 if (day + ticker) % 5 < 2 else -1.0 for ticker in range(5)]
+        median = {
+            "down": [-1.0] * 5,
+            "up": [1.0] * 5,
+            "in turns": [1.0 if day % 2 else -1.0] * 5,
+            "seer": [*actual[: 5 - day % 3], 1.0, 1.0][:5],
+        }[caller]
+        date = dt.date(2024, 1, 1) + dt.timedelta(day)
+        days.append(moves(median, actual).with_columns(day=date))
+    found = compare_direction(pl.concat(days))
+    assert found is not None
+    assert (found.beside, found.other) == (beside, pytest.approx(other))
+    assert found.always_up == pytest.approx(0.4)
+    assert (found.t is not None and found.chance < 0.01) == proven
+    if not proven:
+        assert found.chance > 0.5
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10_000), st.integers(5, 12))
 def test_rank_correlation_agrees_with_scipy(seed: int, tickers: int) -> None:
