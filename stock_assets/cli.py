@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
@@ -292,6 +291,7 @@ def dev(
     """Dagster's UI and daemon on this lake, with the saved reports served beside it."""
     from stock_assets.launch import dagster_command, open_instance, prepare_home  # noqa: PLC0415
     from stock_assets.reports_server import serving  # noqa: PLC0415
+    from stock_assets.server_process import run_until_asked  # noqa: PLC0415
     from stock_assets.settings import PROJECT_DIR  # noqa: PLC0415
 
     loaded = load(settings)
@@ -312,10 +312,7 @@ def dev(
         }
         command = [dagster_command(), "dev", "-w", str(PROJECT_DIR / "workspace.yaml")]
         command += ["-h", where, "-p", str(own_port)]
-        # Its own process group would not get Ctrl-C; the same one ends with us.
-        code = subprocess.run(  # noqa: S603 - our own program
-            command, check=False, env=environment, cwd=loaded.dagster_home
-        ).returncode
+        code = run_until_asked(command, environment, loaded.dagster_home)
     raise typer.Exit(max(0, code))
 
 

@@ -51,7 +51,7 @@ PARTITIONS_BACK = 7
 REGIME_BACK = 17
 """Sessions between the change of the market and the first partition day: drift must be seen."""
 
-_STARTS_IN, _ENDS_IN, _APPEARS_IN = 180, 20, 60
+_STARTS_IN, _ENDS_IN, _APPEARS_IN = 180, 60, 60
 _FINAL = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 
 
@@ -383,8 +383,8 @@ def free_ports() -> tuple[int, int]:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask the server's own processes to end, and end those that outlive the asking."""
-    os.killpg(process.pid, signal.SIGTERM)
+    """Ask the command to end, as `kill` does, and expect all that it started to end with it."""
+    process.terminate()
     deadline = time.monotonic() + _ENDS_IN
     while time.monotonic() < deadline:
         process.poll()
@@ -395,3 +395,4 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    pytest.fail(f"processes of the server live {_ENDS_IN} s after it was asked to end")
