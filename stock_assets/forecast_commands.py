@@ -88,7 +88,7 @@ def forecast(
     moment = parse_as_of(as_of, now)
     tables = ("forecasts",) if replayed else TABLES_READ
     versions = None if moment is None else versions_at(lake, moment, tables)
-    question = Question(ticker, parse_day(day, "--day"), horizon, above, below)
+    question = Question(ticker, parse_day(day, "--day"), horizon, above, below, settings)
     with duckdb.connect(":memory:") as connection:
         prepare(connection)
         register_views(connection, lake, tables, versions=versions)

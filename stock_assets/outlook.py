@@ -26,11 +26,13 @@ from stock_assets.lake.splits import splits_in_force
 from stock_assets.lake.store import Lake
 from stock_assets.lake.undeclared import before_and_after
 from stock_assets.lake.views import rows
+from stock_assets.settings import command_line
 from stock_assets.sources.settling import latest_settled
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Callable
+    from pathlib import Path
 
     import duckdb
 
@@ -108,6 +110,12 @@ class Question:
     """One session ahead only; None: all that were forecast."""
     above: float | None = None
     below: float | None = None
+    settings_file: Path | None = None
+    """Named in what is advised to type; None where it is the usual one."""
+
+    def command(self, *words: str) -> str:
+        """What to type at a prompt."""
+        return command_line(self.settings_file, *words)
 
 
 def outlook(
@@ -130,7 +138,7 @@ def outlook(
         *_dividends_ahead(settings, ticker, forecasts),
     ]
     if question.day is None:
-        warnings = [*_staleness(connection, settings, ticker, day, now), *warnings]
+        warnings = [*_staleness(connection, settings, question, day, now), *warnings]
     since, reason = _why_this_model(connection, ticker, day, made["model"])
     record, failures = _record(connection, settings, exchange, day)
     return Outlook(
@@ -182,8 +190,9 @@ def stored_forecast(
     ]
     if not days:
         message = (
-            f"there is no forecast of {ticker} in the lake yet; make one with: stock-assets run "
-            "(all days), or stock-assets run --from DAY --to DAY"
+            f"there is no forecast of {ticker} in the lake yet; make one with: "
+            f"{question.command('run')} (all days), or "
+            f"{question.command('run', '--from', 'DAY', '--to', 'DAY')}"
         )
         raise LakeError(message)
     if day is not None and day not in days:
@@ -306,14 +315,20 @@ def _chances(
 def _staleness(
     connection: duckdb.DuckDBPyConnection,
     settings: Settings,
-    ticker: str,
+    question: Question,
     day: dt.date,
     now: dt.datetime,
 ) -> list[str]:
     """Whether a session has settled since the forecast was made, and what to do about it."""
+    ticker = question.ticker
     instrument = settings.instrument(ticker)
-    exchange = instrument.exchange
+    exchange, delisted = instrument.exchange, instrument.delisted
     latest = latest_settled(settings, exchange, now, source=instrument.source)
+    calendar = get_calendar(exchange)
+    if delisted is not None and calendar.after(day, 1)[0] > delisted:
+        return [f"{ticker} is listed until {delisted} in the settings: no price follows"]
+    if delisted is not None and delisted < latest:
+        latest = calendar.between(calendar.sessions[0], delisted)[-1]
     if latest <= day:
         return []
     found = connection.execute("select max(day) from bars where ticker = ?", [ticker]).fetchall()
@@ -324,15 +339,16 @@ def _staleness(
     if bar is not None and bar > day and bar in faults:
         wrong = min(found for found in faults if found > day)
         what = f"the prices of {bar} cannot be right ({faults[bar]})"
-        advice = f"once the source has corrected them: stock-assets run --from {wrong}"
+        run = question.command("run", "--from", str(wrong))
+        advice = f"once the source has corrected them: {run}"
         return [f"made on {day}, {behind} session{plural} ago: {what}; {advice}"]
     what = (
         f"the lake has bars up to {bar} that were not forecast from"
         if bar is not None and bar > day
         else "newer candles are not in the lake"
     )
-    following = get_calendar(exchange).after(day, 1)[0]
-    advice = f"next: stock-assets run --from {following}"
+    following = calendar.after(day, 1)[0]
+    advice = f"next: {question.command('run', '--from', str(following))}"
     return [f"made on {day}, {behind} session{plural} ago: {what}; {advice}"]
 
 

@@ -12,6 +12,7 @@ import datetime as dt
 import difflib
 import os
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -435,6 +436,12 @@ def _placed(instrument: Instrument, source: SourceSettings) -> Instrument:
             "currency": instrument.currency if "currency" in said else currency,
         }
     )
+
+
+def command_line(file: Path | str | None, *words: str) -> str:
+    """What to type at a prompt, for the lake of this settings file; None: the usual one."""
+    options = ["--settings", str(file)] if file else []
+    return shlex.join(["stock-assets", *words, *options])
 
 
 def load_settings(path: Path | None = None) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import subprocess
 import sys
 import time
@@ -303,6 +304,16 @@ def test_an_old_forecast_says_so_and_what_is_missing(
     assert f"the lake has bars up to {TOMORROW} that were not forecast from" in warning
 
 
+def test_a_delisted_ticker_is_told_as_such_and_nothing_is_to_run(
+    settings: Settings, lake: Lake
+) -> None:
+    gone = settings.instrument("SBER").model_copy(update={"delisted": DAY})
+    later = settings.model_copy(update={"universe": (gone,)})
+    with connect(lake) as connection:
+        found = outlook(connection, later, Question("SBER"), EVENING + dt.timedelta(days=60))
+    assert found.warnings == (f"SBER is listed until {DAY} in the settings: no price follows",)
+
+
 def test_a_split_since_then_is_said(ask: Callable[..., Outlook], settings: Settings) -> None:
     assert settings.lake.splits is not None
     settings.lake.splits.write_text(
@@ -439,6 +450,7 @@ def test_people_read_a_table_and_programs_the_same_numbers(
     assert "SBER  300.00 RUB  at the close of 2026-06-30 (XMOS)" in out
     assert "Forecast by catboost-a (version 3), in force since" in out
     assert "! made on 2026-06-30" in out  # it is later than that by now
+    assert re.search(r"next: stock-assets run --from 2026-07-01 --settings \S+settings.toml", out)
     assert "above 310.00" in out
     assert "< 0.1 %" in out  # no such claim about the tail as 0.0003 %
     assert "Lately, XMOS: 60 forecasts over 60 target days" in out

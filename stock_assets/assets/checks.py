@@ -393,6 +393,10 @@ def _earliest(
     return dict(found.fetchall())
 
 
+def _listed(settings: Settings, exchange: str, day: dt.date) -> int:
+    return sum(item.exchange == exchange and item.is_listed(day) for item in settings.universe)
+
+
 def _whole_market(
     found: pl.DataFrame, area: Slice, lake: LakeResource, settings: Settings, grid: Grid
 ) -> dg.AssetCheckResult:
@@ -406,14 +410,13 @@ def _whole_market(
     partial = made.join(there, on=["day", "exchange"]).filter(
         pl.col("market_tickers") < pl.col("now")
     )
-    universe = Counter(item.exchange for item in settings.universe)
-    silent = {
+    markets = made.group_by("day", "exchange").agg(pl.col("market_tickers").max())
+    whole = {
         exchange
-        for exchange, most in made.group_by("exchange")
-        .agg(pl.col("market_tickers").max())
-        .iter_rows()
-        if int(most or 0) < universe[exchange]
+        for day, exchange, most in markets.iter_rows()
+        if int(most or 0) >= _listed(settings, exchange, day)
     }
+    silent = set(markets["exchange"]) - whole
     return dg.AssetCheckResult(
         asset_key="features",
         check_name=WHOLE_MARKET,

@@ -6,13 +6,12 @@ One function an event, from plain values. Which events are told, and when, is de
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from stock_assets.notices.notice import Kind, Level, Notice
-from stock_assets.settings import SAMPLE_SETTINGS
+from stock_assets.settings import SAMPLE_SETTINGS, command_line
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -71,8 +70,7 @@ class Places:
 
     def command(self, *words: str) -> str:
         """What to type at a prompt."""
-        options = ["--settings", self.settings_file] if self.settings_file else []
-        return shlex.join(["stock-assets", *words, *options])
+        return command_line(self.settings_file, *words)
 
     def run_again(self, area: Slice) -> str:
         """The command that runs a slice again."""
@@ -87,7 +85,7 @@ class Places:
 
 def places_of(settings: Settings, file: Path | None) -> Places:
     """Where links and commands lead; `file` is that of the settings, where one was named."""
-    own = "" if file is None or file == SAMPLE_SETTINGS else str(file)
+    own = "" if file is None or file == SAMPLE_SETTINGS else str(file.absolute())
     return Places(settings.ui_address, settings.tickers, own)
 
 

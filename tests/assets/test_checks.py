@@ -32,12 +32,23 @@ EXCHANGES = {"AAA": "XMOS", "BBB": "XMOS", "CCC": "XMOS", "DDD": "XNYS"}
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def delisted() -> dict[str, dt.date]:
+    """Tickers and their last days."""
+    return {}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, delisted: dict[str, dt.date]) -> Settings:
     return Settings(
         lake={"path": str(tmp_path / "data")},
         partitions={"first_day": MONDAY},
         universe=[
-            {"ticker": name, "source": "s", "exchange": exchange}
+            {
+                "ticker": name,
+                "source": "s",
+                "exchange": exchange,
+                "delisted": delisted.get(name),
+            }
             for name, exchange in EXCHANGES.items()
         ],
         sources={"s": {"kind": "simulated", "begin": dt.date(2026, 3, 2), "interval": "1d"}},
@@ -143,6 +154,14 @@ def test_an_exchange_of_which_a_ticker_is_silent_throughout_is_named(
     assert not result.passed
     assert result.metadata["rows to run again"].value == 0
     assert result.description.endswith("on no day all tickers of XMOS")
+
+
+@pytest.mark.parametrize("delisted", [{"BBB": MONDAY - dt.timedelta(3)}])
+def test_a_ticker_that_is_not_listed_any_more_is_not_silent(
+    settings: Settings, check: Callable[[str, str], dg.AssetCheckResult]
+) -> None:
+    make_market(settings, cells("AAA", "CCC", "DDD"), {"XMOS": 2, "XNYS": 1})
+    assert check("features", "whole_market").passed
 
 
 def test_a_ticker_that_is_silent_for_a_day_only_is_not_a_silent_exchange(
