@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stock_assets import console
+from stock_assets.calendars import get_calendar
 from stock_assets.errors import SliceError
 from stock_assets.options import JsonOption, SettingsOption, load, parse_day
+from stock_assets.settings import command_line
 
 if TYPE_CHECKING:
     import datetime as dt
+    from pathlib import Path
 
     import duckdb
     import polars as pl
@@ -57,11 +60,7 @@ def drift(
         found = rows(connection, "drift", wanted, wanted)
         said = verdicts(found, loaded)
         if not said:
-            message = (
-                f"nothing was evaluated on {wanted}; "
-                f"run --from {wanted} --to {wanted} --assets drift (a session, features there)"
-            )
-            raise SliceError(message)
+            raise SliceError(_why_nothing(loaded, settings, wanted))
         page = page_file(loaded, wanted, ticker)
         if not page.exists():
             _draw(connection, found, loaded, wanted, ticker)
@@ -71,6 +70,15 @@ def drift(
         print(json.dumps(as_plain(said[-1], loaded, ticker), indent=2))  # noqa: T201
     else:
         console.show(*console.verdict_lines(said[-1], shown, str(index_file(loaded))))
+
+
+def _why_nothing(settings: Settings, file: Path | None, day: dt.date) -> str:
+    exchanges = dict.fromkeys(item.exchange for item in settings.universe)
+    closed = [get_calendar(exchange).why_closed(day) for exchange in exchanges]
+    if all(closed):
+        return f"nothing was evaluated on {day}: {'; '.join(map(str, closed))}"
+    run = command_line(file, "run", "--from", f"{day}", "--to", f"{day}", "--assets", "drift")
+    return f"nothing was evaluated on {day}; with features of that day there: {run}"
 
 
 def as_plain(

@@ -137,13 +137,27 @@ class Ticker:
         return _is_above(self.share, self.alarm) or _is_above(self.rise, self.rise_alarm)
 
     @property
+    def causes(self) -> tuple[str, ...]:
+        """What is above its alarm, in words."""
+        found = []
+        if self.share is not None and _is_above(self.share, self.alarm):
+            found.append(f"{self.share:.0%} of features drifted (alarm {_above(self.alarm)})")
+        if self.rise is not None and _is_above(self.rise, self.rise_alarm):
+            found.append(
+                f"volatility rose by {self.rise:.2f} in log variance "
+                f"(alarm above {self.rise_alarm:.2f})"
+            )
+        return tuple(found)
+
+    @property
     def sentence(self) -> str:
-        """What has drifted, in words."""
+        """What is above its alarm, and what has drifted most, in words."""
         most = ", ".join(
             f"{name} {distance:.2f} (usual up to {threshold:.2f})"
             for name, distance, threshold in self.features[:_TOP]
         )
-        return f"{self.ticker}: {most}" if most else f"{self.ticker}: nothing has drifted"
+        said = [*self.causes, *([f"most: {most}"] if most else [])]
+        return f"{self.ticker}: {'; '.join(said) or 'nothing has drifted'}"
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ def test_it_draws_any_tickers_page_and_only_that(command):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["2024-06-26"], "nothing was evaluated on 2024-06-26"),
+        (["2024-06-26"], "stock-assets run --from 2024-06-26 --to 2024-06-26 --assets drift --set"),
+        (["2024-06-23"], "Sunday 2024-06-23 is not a session of"),
         (["yesterday"], "DAY 'yesterday' is not a day"),
         (["--ticker", "ZZZ"], "'ZZZ' is not in the universe"),
     ],

@@ -141,8 +141,13 @@ def test_a_ticker_moves_by_itself_and_the_furthest_comes_first():
     verdict, = verdicts(rows, MARKET)  # fmt: skip
 
     assert [item.ticker for item in verdict.drifted_tickers] == ["B", "A"]
-    assert verdict.drifted_tickers[0].sentence == "B: log_variance_1d 3.00 (usual up to 1.00)"
-    assert verdict.drifted_tickers[1].sentence.startswith("A: ret_1d 1.40 (usual up to 1.00), gap")
+    assert verdict.drifted_tickers[0].sentence == (
+        "B: volatility rose by 3.00 in log variance (alarm above 1.00); "
+        "most: log_variance_1d 3.00 (usual up to 1.00)"
+    )
+    assert verdict.drifted_tickers[1].sentence.startswith(
+        "A: 67% of features drifted (alarm above 50%); most: ret_1d 1.40 (usual up to 1.00), gap"
+    )
 
 
 def test_faults_are_told_and_are_no_drift():
