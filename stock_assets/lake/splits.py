@@ -191,7 +191,8 @@ def declaration(path: Path | None, ticker: str, day: dt.date, before: int, after
         where = f"add to {path}"
     return (
         f"{ticker} on {day} looks like a split of {before} old shares into {after} new ones: "
-        f"{where} {cell},{before},{after}, or {cell},1,1 if the market did that"
+        f"{where} {cell},{before},{after}, or {cell},1,1 if the market did that; where the prices "
+        "are wrong (another unit), correct the candles instead"
     )
 
 

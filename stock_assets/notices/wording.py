@@ -340,7 +340,7 @@ def history_passed(
 ) -> Notice:
     """A run over history met what would have been told at the time."""
     alarms = sum(item.leak_alarm is not None for item in trainings)
-    parts = [f"{warnings} warnings of checks"] if warnings else []
+    parts = [f"{warnings} warning{'s'[: warnings != 1]} of checks"] if warnings else []
     parts += [f"{len(trainings)} challengers that were not put in force"] if trainings else []
     parts += [f"{alarms} of them too good to be true"] if alarms else []
     return Notice(
@@ -350,7 +350,10 @@ def history_passed(
         when=run.when,
         what=f"Of history{run.over}: {', '.join(parts)}",
         why=f"Days before {before} are not told one by one (notices.days).",
-        next=("Nothing need be done. The decisions of each day are in the table models.",),
+        next=(
+            "Nothing need be done. The decisions of each day are in the table models; what checks "
+            "warned of is on the page of the run.",
+        ),
         command=places.command(
             "sql",
             "select distinct day, challenger, decision, reason from models "
