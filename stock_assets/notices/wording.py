@@ -351,8 +351,8 @@ def history_passed(
         what=f"Of history{run.over}: {', '.join(parts)}",
         why=f"Days before {before} are not told one by one (notices.days).",
         next=(
-            "Nothing need be done. The decisions of each day are in the table models; what checks "
-            "warned of is on the page of the run.",
+            "Nothing need be done. The decisions of each day are in the table models.",
+            "What checks warned of is on the page of the run.",
         ),
         command=places.command(
             "sql",
