@@ -201,6 +201,8 @@ def sql(
     loaded = load(settings)
     lake = Lake(loaded.lake_dir)
     versions = None if moment is None else versions_at(lake, moment)
+    if versions is not None and not any(item is not None for item in versions.values()):
+        console.say(f"nothing had been written into this lake by {moment:%Y-%m-%d %H:%M} UTC")
     with connect(lake, versions=versions) as connection:
         connection.register("instruments", instruments(loaded).to_arrow())
         try:

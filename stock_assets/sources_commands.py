@@ -113,6 +113,8 @@ def fetch(
         print(judged.candles.write_json())  # noqa: T201
     else:
         console.print_frame(judged.candles)
+    if judged.candles.is_empty():
+        console.say(f"no candle from {begin} to {end}; --from and --to ask for other days")
     _tell_of_the_rest(judged, area)
 
 

@@ -171,7 +171,8 @@ def test_sql_as_of_a_moment_sees_what_was_there_then(shell: Shell) -> None:
         _, out, _ = shell("sql", query, "--json", "--as-of", text)
         assert json.loads(out) == [{"close": 1.5, "version": 0, "bars": 0}]
     yesterday = f"{then - dt.timedelta(1):%Y-%m-%d}"
-    _, out, _ = shell("sql", "select count(*) as n from candles", "--json", "--as-of", yesterday)
+    _, out, err = shell("sql", "select count(*) as n from candles", "--json", "--as-of", yesterday)
+    assert "nothing had been written into this lake by" in err
     assert json.loads(out) == [{"n": 0}]
 
 

@@ -91,6 +91,12 @@ def test_a_fetch_shows_candles_and_what_would_be_set_aside_and_makes_no_lake(
     assert not (tmp_path / "data").exists()
 
 
+def test_a_fetch_of_days_without_candles_says_which_they_were(shell) -> None:
+    code, _, err = shell("fetch", "mine", "--from", "2026-05-04", "--to", "2026-05-08")
+    assert code == 0
+    assert "no candle from 2026-05-04 to 2026-05-08" in err
+
+
 def test_a_fetch_into_a_file_keeps_types(shell, tmp_path: Path) -> None:
     out = tmp_path / "some.parquet"
     code, _, err = shell(
