@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from typing import TYPE_CHECKING, NoReturn
+import threading
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,40 +18,59 @@ _ENDS_IN = 5.0
 """Seconds after Ctrl-C in which a server that was told so itself is expected to end."""
 
 
-class _AskedToEndError(BaseException):
-    """A signal asks this process to end."""
+class _Passing:
+    """Handlers that pass on what this process is asked.
+
+    None raises: waiting for the server goes on, however often one comes.
+    """
+
+    def __init__(self) -> None:
+        self.server: subprocess.Popen[bytes] | None = None
+        self.asked = False
+        self.interrupted = False
+
+    def ask(self, _number: int, _frame: object) -> None:
+        """Ask the server to end; one that is about to start, as soon as it is there."""
+        self.asked = True
+        if self.server is not None:
+            self.server.terminate()
+
+    def interrupt(self, _number: int, _frame: object) -> None:
+        """Ctrl-C, which the server has had too: ask it only if it does not heed that."""
+        if self.interrupted:
+            return
+        self.interrupted = True
+        later = threading.Timer(_ENDS_IN, self.ask, (signal.SIGINT, None))
+        later.daemon = True
+        later.start()
 
 
 def run_until_asked(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> int:
     """Run a server until it ends by itself, or this process is asked to; its exit code.
 
     SIGTERM (`kill`, `docker stop`, systemd) and SIGHUP reach this process alone: the server is
-    asked in turn, and waited for, as it has processes of its own to end. Ctrl-C reaches all that
-    the terminal runs. Call it in the main thread.
+    asked in turn, and waited for, as it has processes of its own to end. What was ignored before
+    (SIGHUP under nohup) stays ignored, by both. Ctrl-C reaches all that the terminal runs; it is
+    raised as `KeyboardInterrupt` once the server has ended. Call it in the main thread.
     """
-    before = {
-        number: signal.signal(number, _be_asked) for number in (signal.SIGTERM, signal.SIGHUP)
+    passing = _Passing()
+    wanted = {
+        signal.SIGTERM: passing.ask,
+        signal.SIGHUP: passing.ask,
+        signal.SIGINT: passing.interrupt,
     }
+    before = {number: signal.getsignal(number) for number in wanted}
+    for number, handler in wanted.items():
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, handler)
     try:
-        with subprocess.Popen(command, env=environment, cwd=folder) as server:  # noqa: S603 - ours
-            try:
-                return server.wait()
-            except KeyboardInterrupt:
-                _wait_or_ask(server)
-            except _AskedToEndError:
-                server.terminate()
-            return server.wait()
+        passing.server = subprocess.Popen(command, env=environment, cwd=folder)  # noqa: S603 - ours
+        if passing.asked:
+            passing.server.terminate()
+        code = passing.server.wait()
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _be_asked(_number: int, _frame: object) -> NoReturn:
-    raise _AskedToEndError
-
-
-def _wait_or_ask(server: subprocess.Popen[bytes]) -> None:
-    try:
-        server.wait(_ENDS_IN)
-    except subprocess.TimeoutExpired:
-        server.terminate()
+            signal.signal(number, handler or signal.SIG_DFL)
+    if passing.interrupted:
+        raise KeyboardInterrupt
+    return code

@@ -23,13 +23,20 @@ for _pool in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 # Lakes and logs of tests are in memory where there is much of it: each commit of each of their
 # databases waits for the disk several times, half of what tests of the event log took.
 _MEMORY = Path("/dev/shm")
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")
 _ROOM = 8 * 2**30
-"""Bytes: several times what one run of all tests leaves there until it ends."""
-if (
-    _MEMORY.is_dir()
-    and shutil.disk_usage(_MEMORY).free >= _ROOM
-    and psutil.virtual_memory().available >= 2 * _ROOM
-):
+"""Bytes: several times what a run of all tests has there; what failed is kept until the next."""
+
+
+def _is_roomy() -> bool:
+    if not _MEMORY.is_dir() or os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC:
+        return False
+    limit = _CONTAINER.read_text().strip() if _CONTAINER.is_file() else "max"
+    memory = min(psutil.virtual_memory().available, int(limit) if limit.isdigit() else sys.maxsize)
+    return shutil.disk_usage(_MEMORY).free >= _ROOM and memory >= 2 * _ROOM
+
+
+if _is_roomy():
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -314,6 +314,15 @@ def test_a_delisted_ticker_is_told_as_such_and_nothing_is_to_run(
     assert found.warnings == (f"SBER is listed until {DAY} in the settings: no price follows",)
 
 
+def test_sessions_after_the_last_one_listed_are_no_delay(settings: Settings, lake: Lake) -> None:
+    gone = settings.instrument("SBER").model_copy(update={"delisted": TOMORROW})
+    later = settings.model_copy(update={"universe": (gone,)})
+    with connect(lake) as connection:
+        found = outlook(connection, later, Question("SBER"), EVENING + dt.timedelta(days=60))
+    (warning,) = found.warnings
+    assert f"made on {DAY}, 1 session ago" in warning
+
+
 def test_a_split_since_then_is_said(ask: Callable[..., Outlook], settings: Settings) -> None:
     assert settings.lake.splits is not None
     settings.lake.splits.write_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,60 +20,106 @@ if TYPE_CHECKING:
 
 # A server with a process of its own, which it ends when it is asked to end itself.
 SERVER = """
-import pathlib, signal, subprocess, sys
+import pathlib, signal, subprocess, sys, time
 other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
 def end(*_):
-    other.terminate()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(0.5)
+    other.kill()
     other.wait()
     sys.exit(3)
 signal.signal(signal.SIGTERM, end)
 signal.signal(signal.SIGINT, end if sys.argv[1] == "obeys" else signal.SIG_IGN)
 pathlib.Path("ready").write_text(str(other.pid))
-signal.pause()
+while True:
+    signal.pause()
 """
 STARTER = """
 import os, pathlib, sys
 from stock_assets import server_process
 server_process._ENDS_IN = 0.5
-code = server_process.run_until_asked(
-    [sys.executable, "server.py", sys.argv[1]], dict(os.environ), pathlib.Path.cwd()
-)
+try:
+    code = server_process.run_until_asked(
+        [sys.executable, "server.py", sys.argv[1]], dict(os.environ), pathlib.Path.cwd()
+    )
+except KeyboardInterrupt:
+    code = "by Ctrl-C"
 print("ended", code)
 """
+TERM, HUP, INT = signal.SIGTERM, signal.SIGHUP, signal.SIGINT
+
+
+class Started:
+    """The starter, in a group of its own, once its server is there."""
+
+    def __init__(self, folder: Path, server: str, *, nohup: bool = False) -> None:
+        (folder / "server.py").write_text(SERVER)
+        self.process = subprocess.Popen(
+            [*(["nohup"] if nohup else []), sys.executable, "-c", STARTER, server],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self.ready = folder / "ready"
+        deadline = time.monotonic() + 60
+        while not (self.ready.exists() and self.ready.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def ends(self) -> str:
+        """What it said in the end, when the server's own process is gone too."""
+        said, _ = self.process.communicate(timeout=60)
+        assert not psutil.pid_exists(int(self.ready.read_text()))
+        return said.strip()
+
+    def clear(self) -> None:
+        """End whatever lives still."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
-    ("number", "server", "to_all"),
+    ("numbers", "server", "said"),
     [
-        (signal.SIGTERM, "obeys", False),
-        (signal.SIGHUP, "obeys", False),
-        (signal.SIGINT, "obeys", True),
-        (signal.SIGINT, "deaf", True),
+        ([TERM], "obeys", "ended 3"),
+        ([HUP], "obeys", "ended 3"),
+        ([HUP, HUP, TERM], "obeys", "ended 3"),
+        ([INT], "obeys", "ended by Ctrl-C"),
+        ([INT], "deaf", "ended by Ctrl-C"),
+        ([INT, INT, TERM], "deaf", "ended by Ctrl-C"),
     ],
 )
 def test_a_server_ends_with_its_own_processes(
-    tmp_path: Path, number: signal.Signals, server: str, *, to_all: bool
+    tmp_path: Path, numbers: list[signal.Signals], server: str, said: str
 ) -> None:
-    (tmp_path / "server.py").write_text(SERVER)
-    starter = subprocess.Popen(
-        [sys.executable, "-c", STARTER, server],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    ready = tmp_path / "ready"
-    deadline = time.monotonic() + 60
-    while not (ready.exists() and ready.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    if to_all:
-        os.killpg(starter.pid, number)
-    else:
-        starter.send_signal(number)
-    said, _ = starter.communicate(timeout=60)
-    assert said == "ended 3\n"
-    assert not psutil.pid_exists(int(ready.read_text()))
+    started = Started(tmp_path, server)
+    try:
+        for number in numbers:
+            if number is INT:
+                for member in (started.process, *psutil.Process(started.process.pid).children()):
+                    member.send_signal(number)
+            else:
+                started.process.send_signal(number)
+            time.sleep(0.1)
+        assert started.ends() == said
+    finally:
+        started.clear()
+
+
+def test_under_nohup_a_hangup_ends_nothing(tmp_path: Path) -> None:
+    started = Started(tmp_path, "obeys", nohup=True)
+    try:
+        for member in (started.process, *psutil.Process(started.process.pid).children()):
+            member.send_signal(HUP)
+        time.sleep(1)
+        assert started.process.poll() is None
+        started.process.send_signal(TERM)
+        assert started.ends() == "ended 3"
+    finally:
+        started.clear()
 
 
 def test_the_code_of_a_server_that_ends_by_itself_is_told(tmp_path: Path) -> None:

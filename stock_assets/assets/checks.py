@@ -393,8 +393,9 @@ def _earliest(
     return dict(found.fetchall())
 
 
-def _listed(settings: Settings, exchange: str, day: dt.date) -> int:
-    return sum(item.exchange == exchange and item.is_listed(day) for item in settings.universe)
+def _listing(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _whole_market(
@@ -405,18 +406,19 @@ def _whole_market(
     with lake.get_connection("bars") as connection:
         bars = rows(connection, "bars", first, area.last_date, columns=columns)
     made = found.filter(pl.col("day") >= first)
-    # Tickers of the universe that have a bar by now, and those that have none on a session.
     there = bars.group_by("day", "exchange").agg(pl.col("ticker").n_unique().alias("now"))
     partial = made.join(there, on=["day", "exchange"]).filter(
         pl.col("market_tickers") < pl.col("now")
     )
-    markets = made.group_by("day", "exchange").agg(pl.col("market_tickers").max())
-    whole = {
-        exchange
-        for day, exchange, most in markets.iter_rows()
-        if int(most or 0) >= _listed(settings, exchange, day)
-    }
-    silent = set(markets["exchange"]) - whole
+    days: dict[str, set[dt.date]] = {}
+    for day, exchange in made.select("day", "exchange").unique().iter_rows():
+        days.setdefault(exchange, set()).add(day)
+    come = set(bars["ticker"])
+    silent = [
+        item.ticker
+        for item in settings.universe
+        if item.ticker not in come and any(map(item.is_listed, days.get(item.exchange, ())))
+    ]
     return dg.AssetCheckResult(
         asset_key="features",
         check_name=WHOLE_MARKET,
@@ -424,7 +426,7 @@ def _whole_market(
         severity=dg.AssetCheckSeverity.WARN,
         description=(
             f"{partial.height} rows were made from fewer tickers than have bars now"
-            + (f"; on no day all tickers of {', '.join(sorted(silent))}" if silent else "")
+            + (f"; no bar on any of these days: {_listing(silent)}" if silent else "")
         ),
         metadata={
             "rows to run again": partial.height,

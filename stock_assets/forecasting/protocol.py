@@ -66,7 +66,10 @@ class Evaluation:
     left_out: int
     """Cells with an outcome that only some of the methods answer."""
     methods: pl.DataFrame
-    """One row a method: losses, coverage, price errors and R2, direction, rank IC, the t's."""
+    """One row a method: losses, coverage, price errors and R2, direction, rank IC, the t's.
+
+    That of the direction is against the fixed call that `compare_direction` takes.
+    """
     comparisons: pl.DataFrame
     """The subject beside each other method by each measure: skill, t, p, years better."""
     coverage: pl.DataFrame

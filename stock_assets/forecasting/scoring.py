@@ -8,7 +8,7 @@ tests in `claims.py`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -194,6 +194,13 @@ class Calls(Comparison):
 
     beside: str = "always up"
     """Which call that is."""
+    between: bool = False
+    """Better than one fixed call and worse than the other: neither skill nor the lack of it."""
+
+    @property
+    def p(self) -> float | None:
+        """As of any comparison; 1 between the two, which is a test that proved nothing."""
+        return 1.0 if self.between else super().p
 
     @property
     def always_up(self) -> float:
@@ -254,27 +261,42 @@ def compare_daily(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> Com
 
 
 def compare_direction(rows: pl.DataFrame) -> Calls | None:
-    """Calls of the direction against always-up: shares that were wrong, each day averaged first.
+    """Calls of the direction, against always-up or always-down: shares that were wrong, by day.
 
-    Who is better than always-up in a market that fell is held against always-down, which was too;
-    between the two is neither skill nor the lack of it: there is no t then. `rows` have day,
-    `median_move` (forecast) and `actual_move`. A median of zero is no call, an outcome of zero is
-    neither up nor down: both are left out. None when no call is left.
+    Skill is to be better than both, as in a market that fell always-down is better than always-up:
+    tested is the better of the two then, the worse where the calls are worse than both, and nothing
+    in between. `rows` have day, `median_move` (forecast) and `actual_move`. A median of zero is no
+    call; an outcome of zero is neither up nor down, and left out. The fixed calls are of all
+    outcomes of a day: who calls some only may do so because he knows. None without any call.
     """
-    calls = rows.filter((pl.col("median_move") != 0) & (pl.col("actual_move") != 0))
-    if calls.is_empty():
-        return None
-    wrong = calls.select(
+    outcomes = rows.filter(pl.col("actual_move") != 0).select(
         "day",
-        ((pl.col("median_move") > 0) != (pl.col("actual_move") > 0)).cast(pl.Float64).alias("own"),
-        (pl.col("actual_move") < 0).cast(pl.Float64).alias("up"),
-        (pl.col("actual_move") > 0).cast(pl.Float64).alias("down"),
+        pl.when(pl.col("median_move") != 0)
+        .then((pl.col("median_move") > 0) != (pl.col("actual_move") > 0))
+        .cast(pl.Float64)
+        .alias("own"),
+        (pl.col("actual_move") < 0).cast(pl.Float64).alias("always up"),
+        (pl.col("actual_move") > 0).cast(pl.Float64).alias("always down"),
     )
-    up, down = (compare(wrong, "own", name) for name in ("up", "down"))
-    if up.loss >= up.other or down.other >= up.other:
-        return Calls(up.loss, up.other, up.days, up.t, "always up")
-    t = down.t if down.loss < down.other else None
-    return Calls(down.loss, down.other, down.days, t, "always down")
+    daily = group_means(outcomes, ["day"], ["own", *_FIXED]).drop_nulls()
+    if daily.is_empty():
+        return None
+    own = daily["own"].to_numpy()
+    found = {name: compare_daily(own, daily[name].to_numpy()) for name in _FIXED}
+    # Always-up where they are equal.
+    better, worse = sorted(_FIXED, key=lambda name: found[name].other)
+    if found[better].loss < found[better].other:
+        return _calls(found[better], better)
+    if found[worse].loss > found[worse].other:
+        return _calls(found[worse], worse)
+    return replace(_calls(found[better], better), t=None, between=True)
+
+
+_FIXED = ("always up", "always down")
+
+
+def _calls(found: Comparison, beside: str) -> Calls:
+    return Calls(found.loss, found.other, found.days, found.t, beside)
 
 
 def rank_correlation(rows: pl.DataFrame) -> RankCorrelation | None:

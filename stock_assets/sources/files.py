@@ -263,12 +263,21 @@ class FilesSource:
         return self._places(Slice(None, dt.date.max, tickers))
 
     def without_rows(self) -> tuple[str, ...]:
-        """The tickers that no row of any file belongs to. Raises `SourceError` like `fetch`."""
+        """The tickers that no row of any file is called by, now or formerly.
+
+        Raises `SourceError` for a file that cannot be read; the inbox has refused such a one, and
+        says so where it lists what waits.
+        """
         found: set[str] = set()
         for place in self._all_places():
-            file = self._open(place.path, place.label)
-            if file.ticker is not None or file.columns.ticker is not None:
-                found |= set(self._keys(file)[0]["ticker"].cast(pl.String).unique())
+            try:
+                file = self._open(place.path, place.label)
+                if file.ticker is not None or file.columns.ticker is not None:
+                    own = file.table.scan().select(ROW, self._whose(file)[1].alias("ticker"))
+                    found |= set(file.table.collect(own)["ticker"].cast(pl.String).unique())
+            except SourceError:
+                if self._inbox is None:
+                    raise
         return tuple(ticker for ticker in self._instruments if ticker not in found)
 
     def _places(self, area: Slice) -> list[Place]:

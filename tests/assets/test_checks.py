@@ -143,7 +143,7 @@ def test_features_made_from_fewer_tickers_than_have_bars_now_are_named(
     assert result.severity == dg.AssetCheckSeverity.WARN
     assert result.metadata["rows to run again"].value == 1
     assert result.metadata["days"].value == [str(TUESDAY)]
-    assert "all tickers" not in result.description
+    assert "no bar" not in result.description
 
 
 def test_an_exchange_of_which_a_ticker_is_silent_throughout_is_named(
@@ -153,15 +153,18 @@ def test_an_exchange_of_which_a_ticker_is_silent_throughout_is_named(
     result = check("features", "whole_market")
     assert not result.passed
     assert result.metadata["rows to run again"].value == 0
-    assert result.description.endswith("on no day all tickers of XMOS")
+    assert result.description.endswith("; no bar on any of these days: BBB")
 
 
-@pytest.mark.parametrize("delisted", [{"BBB": MONDAY - dt.timedelta(3)}])
+@pytest.mark.parametrize(
+    ("delisted", "expected"),
+    [({"BBB": MONDAY - dt.timedelta(3)}, False), ({"BBB": MONDAY}, True), ({}, True)],
+)
 def test_a_ticker_that_is_not_listed_any_more_is_not_silent(
-    settings: Settings, check: Callable[[str, str], dg.AssetCheckResult]
+    settings: Settings, check: Callable[[str, str], dg.AssetCheckResult], *, expected: bool
 ) -> None:
     make_market(settings, cells("AAA", "CCC", "DDD"), {"XMOS": 2, "XNYS": 1})
-    assert check("features", "whole_market").passed
+    assert check("features", "whole_market").passed != expected
 
 
 def test_a_ticker_that_is_silent_for_a_day_only_is_not_a_silent_exchange(

@@ -95,6 +95,16 @@ def right_in(share: float, always_up: float, t: float) -> MedianSkill:
     return MedianSkill(Calls(1 - share, 1 - always_up, 500, t), None, None)
 
 
+def test_always_down_in_a_market_that_fell_is_neither_skill_nor_a_leak() -> None:
+    between = Calls(0.36, 0.36, 500, None, "always down", between=True)
+    found = verdict(MedianSkill(between, None, None), {}, {}, {})
+    assert found.sentence.startswith(
+        "no skill on direction: no better than the random walk, "
+        "64.0 % of calls right beside 64.0 % always down"
+    )
+    assert (found.alarms, found.claims[0].p) == ((), 1.0), "a test that proved nothing counts"
+
+
 def test_right_more_often_than_54_but_less_than_always_up_is_worse_and_no_alarm() -> None:
     """In a market that mostly rose, who is right in 55 % has lost to who says "up"."""
     found = verdict(right_in(0.55, 0.62, t=-5.0), {}, {}, {})

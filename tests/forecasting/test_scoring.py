@@ -309,7 +309,7 @@ def test_direction_counts_calls_only() -> None:
     found = compare_direction(moves([1.0, 1, -1, -1, 0, 1], [2.0, -1, -3, 4, 5, 0], days=2))
     assert found is not None
     assert found.loss == pytest.approx(2 / 4)  # right: the first and the third of four calls
-    assert found.other == pytest.approx(2 / 4)
+    assert found.other == pytest.approx(2 / 5)  # of all outcomes
     assert found.days == 2
     assert compare_direction(moves([0.0, 0], [1.0, 2])) is None
 
@@ -318,9 +318,10 @@ def test_direction_counts_calls_only() -> None:
     ("caller", "beside", "other", "proven"),
     [
         ("down", "always down", 0.4, False),
-        ("up", "always up", 0.6, False),
+        ("up", "always down", 0.4, False),
         ("in turns", "always down", 0.4, False),  # better than always-up, worse than always-down
         ("seer", "always down", 0.4, True),
+        ("sure of falls", "always down", 0.4, True),  # and silent on the rest
     ],
 )
 def test_in_a_market_that_fell_to_say_down_each_time_is_no_skill(
@@ -335,6 +336,7 @@ def test_in_a_market_that_fell_to_say_down_each_time_is_no_skill(
             "up": [1.0] * 5,
             "in turns": [1.0 if day % 2 else -1.0] * 5,
             "seer": [*actual[: 5 - day % 3], 1.0, 1.0][:5],
+            "sure of falls": [min(move, 0.0) for move in actual],
         }[caller]
         date = dt.date(2024, 1, 1) + dt.timedelta(day)
         days.append(moves(median, actual).with_columns(day=date))
@@ -342,9 +344,10 @@ def test_in_a_market_that_fell_to_say_down_each_time_is_no_skill(
     assert found is not None
     assert (found.beside, found.other) == (beside, pytest.approx(other))
     assert found.always_up == pytest.approx(0.4)
-    assert (found.t is not None and found.chance < 0.01) == proven
+    assert (found.chance < 0.01) == proven
+    assert found.between != proven
     if not proven:
-        assert found.chance > 0.5
+        assert (found.chance, found.p) == (1.0, 1.0)
 
 
 @settings(deadline=None, max_examples=25)
