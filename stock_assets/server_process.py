@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-_ENDS_IN = 5.0
-"""Seconds after Ctrl-C in which a server that was told so itself is expected to end."""
+_ENDS_IN = 150.0
+"""Seconds after Ctrl-C in which a server that was told so itself is expected to end.
+
+`dagster dev` gives its webserver, which waits for open browsers, and its daemon a minute each
+before it kills them; asked once more it would leave them behind.
+"""
 
 
 class _Passing:

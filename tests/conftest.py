@@ -107,6 +107,20 @@ def _place(item: pytest.Item) -> int:
     return LONGEST.index(group) if group in LONGEST else len(LONGEST)
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Give the memory back, unless somebody has to look at what failed.
+
+    Not test by test, as pytest can: the next one would have the same path, which MLflow remembers.
+    """
+    if exitstatus == 0 and _is_controller(session) and "PYTEST_DEBUG_TEMPROOT" in os.environ:
+        folders = session.config._tmp_path_factory
+        shutil.rmtree(folders.getbasetemp(), ignore_errors=True)
+
+
+def _is_controller(session: pytest.Session) -> bool:
+    return not hasattr(session.config, "workerinput")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Where nothing may be skipped (CI), a skip is a failure that says why."""

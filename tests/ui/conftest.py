@@ -51,7 +51,7 @@ PARTITIONS_BACK = 7
 REGIME_BACK = 17
 """Sessions between the change of the market and the first partition day: drift must be seen."""
 
-_STARTS_IN, _ENDS_IN, _APPEARS_IN = 180, 60, 60
+_STARTS_IN, _ENDS_IN, _APPEARS_IN = 180, 150, 60
 _FINAL = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 
 
@@ -303,6 +303,10 @@ class Page:
         """Back to the tab that was there first."""
         self.browser.close()
         self.browser.switch_to.window(self.browser.window_handles[0])
+
+    def leave(self) -> None:
+        """Show nothing: a server that is asked to end waits a minute for who looks at it."""
+        self.open("about:blank")
 
     def save(self, name: str) -> None:
         """A screenshot in `artifacts/`."""

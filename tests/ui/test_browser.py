@@ -19,6 +19,7 @@ from .conftest import TICKERS, Page, Server
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Iterator
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,6 +32,13 @@ RUN_DAYS = 3
 _BACKFILL_SECONDS = 240
 _GRAPH_SIZE = (2000, 800)
 """Wide enough for the nodes to show their details when the whole graph is in view."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nobody_looks_on_when_the_server_ends(server: Server, page: Page) -> Iterator[None]:
+    assert server
+    yield
+    page.leave()
 
 
 @pytest.fixture(scope="module")

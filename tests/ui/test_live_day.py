@@ -234,3 +234,4 @@ def test_a_day_is_one_run_from_schedule_to_scores_and_a_failed_check_asks_once(
     page.click("//*[text() = '[Show Markdown]']")
     page.see("img[src^='data:image/png;base64,']")
     page.save("forecast_of_the_new_model.png")
+    page.leave()
