@@ -12,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -202,19 +201,19 @@ def test_dev_hands_its_address_to_what_writes_links(shell: Shell) -> None:
         served.append((host, port))
         yield f"http://{host}:{port}/"
 
-    def dagster(command: list[str], env: dict[str, str], **_: object) -> SimpleNamespace:
+    def dagster(command: list[str], env: dict[str, str], _: Path) -> int:
         assert command[-4:] == ["-h", "192.0.2.7", "-p", "4000"]
         with mock.patch.dict(os.environ, env, clear=True):
             settings = load_settings()
         assert settings.lake_dir == shell.lake.root, "the settings of `dev` are its own"
         assert settings.ui_address == "http://192.0.2.7:4000"
         assert settings.reports_address == "http://192.0.2.7:3005"
-        return SimpleNamespace(returncode=0)
+        return 0
 
     shell.settings.write_text(f"{SETTINGS}[server]\nport = 3004\nreports_port = 3005\n")
     shell.patch.setattr("stock_assets.launch.open_instance", nullcontext)
     shell.patch.setattr("stock_assets.reports_server.serving", serving)
-    shell.patch.setattr(cli, "subprocess", SimpleNamespace(run=dagster))
+    shell.patch.setattr("stock_assets.server_process.run_until_asked", dagster)
 
     code, _, said = shell("dev", "--host", "192.0.2.7", "--port", "4000")
 
