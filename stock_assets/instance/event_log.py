@@ -57,21 +57,18 @@ from stock_assets.instance.cell_events import (
     stock_moment,
 )
 from stock_assets.instance.index_shard import choose_page_size, drop_unasked_indexes
+from stock_assets.instance.partition_status import PartitionStatusReads
 from stock_assets.instance.run_shard import (
     delete_events_of_run,
     insert_events,
     restore_stock_layout,
     stock_values,
 )
-from stock_assets.instance.status_turns import StatusTurns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from dagster import AssetKey, PartitionsDefinition
-    from dagster._core.loader import LoadingContext
-    from dagster._core.storage.partition_status_cache import AssetStatusCacheValue
     from dagster._serdes import ConfigurableClassData
     from sqlalchemy.engine import Connection, Engine
 
@@ -99,14 +96,13 @@ Stored = CellEvent | dict[str, Any]
 """How an event lies in a shard: as that of a cell, or as a row of `event_logs`."""
 
 
-class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
+class BatchedSqliteEventLogStorage(PartitionStatusReads, SqliteEventLogStorage):
     """`SqliteEventLogStorage` whose `store_event_batch` is one transaction per shard."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         """Open the shards in `base_dir`, as the parent does, and finish what a kill cut off."""
         # First: the parent's own set-up connects to the index.
         self._batch = threading.local()
-        self._status_turns = StatusTurns()
         super().__init__(base_dir, inst_data)
         # A batch holds several shards open at once; the parent's lock would wait for itself.
         self._db_lock = threading.RLock()  # type: ignore[assignment]
@@ -128,14 +124,6 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         if for_index_shard:
             with engine.connect() as index:
                 drop_unasked_indexes(index)
-
-    def get_asset_status_cache_values(
-        self,
-        partitions_defs_by_key: Iterable[tuple[AssetKey, PartitionsDefinition | None]],
-        context: LoadingContext,
-    ) -> Sequence[AssetStatusCacheValue | None]:
-        """The status of each asset's partitions, computed once however many ask at once."""
-        return self._status_turns.values(self._instance, partitions_defs_by_key, context)
 
     def upgrade(self) -> None:
         """Migrate the schema, as the parent does, of shards in the parent's own layout."""

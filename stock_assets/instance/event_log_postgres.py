@@ -29,6 +29,7 @@ from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
 
 from stock_assets.instance.batching import enable_event_batching, planned_check_rows
+from stock_assets.instance.partition_status import PartitionStatusReads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +46,7 @@ PLANNED_EVENTS = frozenset(
 """What Dagster reports when it creates a run, in batches of both kinds."""
 
 
-class BatchedPostgresEventLogStorage(PostgresEventLogStorage):
+class BatchedPostgresEventLogStorage(PartitionStatusReads, PostgresEventLogStorage):
     """`PostgresEventLogStorage` that writes a batch of planned events in one transaction."""
 
     @classmethod

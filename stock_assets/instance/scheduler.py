@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from dagster._core.scheduler import DagsterDaemonScheduler
 
 from stock_assets.instance.backfills import install_one_run_backfills
+from stock_assets.instance.light_keys import install_light_keys
 from stock_assets.instance.partition_hash import install_kept_partition_hash
 from stock_assets.instance.range_keys import install_kept_range_keys
 
@@ -41,4 +42,5 @@ class InstallingScheduler(DagsterDaemonScheduler):
         install_one_run_backfills()
         install_kept_partition_hash()
         install_kept_range_keys()
+        install_light_keys()
         return super().from_config_value(inst_data, config_value)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stock_assets.instance import backfills, partition_hash, range_keys
+from stock_assets.instance import backfills, light_keys, partition_hash, range_keys
 from stock_assets.instance.batching import BATCH_SIZE_VARIABLE
 from stock_assets.settings import PROJECT_DIR
 
@@ -39,6 +39,7 @@ SWITCHES = (
     backfills.OFF_SWITCH,
     partition_hash.OFF_SWITCH,
     range_keys.OFF_SWITCH,
+    light_keys.OFF_SWITCH,
 )
 
 
