@@ -106,6 +106,11 @@ class Product:
         shutil.copytree(self.settings.lake.path, self._copy)
 
     def restore(self) -> None:
-        """Put the copy back in the lake's place."""
+        """Put the copy back in the lake's place, and on the disk.
+
+        Else the first to sync a file, SQLite as a run begins, waits for gigabytes that a lake of
+        years has on the disk long since.
+        """
         self.empty()
         shutil.copytree(self._copy, self.settings.lake.path)
+        os.sync()

@@ -3,7 +3,7 @@
 Dagster makes a `MultiPartitionKey`, 4 microseconds and half a kilobyte, of every cell that it
 checks, and again of every cell that the UI draws: at 100,000 partitions most of what the pages of
 one asset cost (docs/adr/0011). Both places only ask for the key's two parts. They get a definition
-here that answers with those, and is Dagster's own in all else.
+here that answers with those, says of many keys at once which exist, and is Dagster's in all else.
 
 Only how a key is read belongs here. The drawing is installed wherever the instance is loaded, and
 finds something to do in the webserver; the checking is asked for by `partition_status.py`.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagster import MultiPartitionsDefinition, TimeWindowPartitionsDefinition
 from dagster._core.definitions.partitions.utils.multi import MULTIPARTITION_KEY_DELIMITER
+from dagster_shared.check.functions import CheckError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,12 +32,12 @@ DRAWING = (
     "dagster_graphql.implementation.fetch_assets",
     "dagster_graphql.implementation.fetch_asset_checks",
 )
-"""Modules of Dagster's that group an asset's or a check's cells for the UI, by this name."""
+"""Modules of Dagster's that group an asset's or a check's cells for the UI."""
 _GROUPS = "build_multi_partition_ranges_generic"
+"""The function by which each of them does."""
 
-
-_LISTED_ABOVE = 100
-"""To check a day costs as much as to list a dozen: above so many days, all are listed."""
+_LISTED_IN_THE_TIME_OF_A_CHECK = 12
+"""So many days are listed while Dagster checks whether one of them exists."""
 
 
 class LightKey(NamedTuple):
@@ -57,13 +58,15 @@ class LightKeys(MultiPartitionsDefinition):
         return partition_key.count(MULTIPARTITION_KEY_DELIMITER) == 1
 
     def get_partition_key_from_str(self, partition_key_str: str) -> LightKey:  # type: ignore[override]
-        """The parts of a key. Raises `ValueError` when they are not two."""
+        """The parts of a key. Raises Dagster's `CheckError` when they are not two."""
         first, second = self._partitions_defs
-        first_key, second_key = partition_key_str.split(MULTIPARTITION_KEY_DELIMITER)
-        return LightKey({first.name: first_key, second.name: second_key})
+        parts = partition_key_str.split(MULTIPARTITION_KEY_DELIMITER)
+        if len(parts) != 2:  # noqa: PLR2004 - the dimensions
+            raise CheckError(f"the partition key {partition_key_str} has not two parts")
+        return LightKey({first.name: parts[0], second.name: parts[1]})
 
     def filter_valid_partition_keys(self, partition_keys: set[str]) -> set[str]:  # type: ignore[override]
-        """Those of the keys whose parts both exist, as Dagster asks: a dimension at a time."""
+        """Those of the keys whose parts both exist: Dagster's answer, found in another way."""
         first, second = (dimension.partitions_def for dimension in self._partitions_defs)
         parts = {
             key: key.split(MULTIPARTITION_KEY_DELIMITER)
@@ -77,8 +80,12 @@ class LightKeys(MultiPartitionsDefinition):
 
 def _existing(dimension: PartitionsDefinition, keys: set[str]) -> set[str]:
     """Those of the keys that the dimension has."""
-    if isinstance(dimension, TimeWindowPartitionsDefinition) and len(keys) > _LISTED_ABOVE:
-        return keys & set(dimension.get_partition_keys())
+    if isinstance(dimension, TimeWindowPartitionsDefinition):
+        first, last = dimension.get_first_partition_window(), dimension.get_last_partition_window()
+        if first and last:
+            days = (last.end - first.start) / (first.end - first.start)
+            if days < len(keys) * _LISTED_IN_THE_TIME_OF_A_CHECK:
+                return keys & set(dimension.get_partition_keys())
     return dimension.filter_valid_partition_keys(keys)
 
 

@@ -23,6 +23,7 @@ from dagster._core.events import (
     DagsterEventType,
 )
 from dagster._core.events.log import EventLogEntry
+from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from stock_assets.instance.batching import BATCH_SIZE_VARIABLE, enable_event_batching
@@ -95,8 +96,20 @@ def summary() -> dg.MaterializeResult:
 
 
 def statuses(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str | None]:
-    found = instance.get_status_by_partition(key, day_ticker.get_partition_keys(), day_ticker)
-    return {name: status and status.value for name, status in (found or {}).items()}
+    """What the UI shows of each partition; nothing for an asset of which there is no event."""
+    asked = [(key, day_ticker)]
+    context = LoadingContextForTest(instance)
+    (value,) = instance.event_log_storage.get_asset_status_cache_values(asked, context)
+    if value is None:
+        return {}
+    shown: dict[str, str | None] = dict.fromkeys(day_ticker.get_partition_keys())
+    for name, subset in (
+        ("MATERIALIZED", value.deserialize_materialized_partition_subsets(day_ticker)),
+        ("FAILED", value.deserialize_failed_partition_subsets(day_ticker)),
+        ("IN_PROGRESS", value.deserialize_in_progress_partition_subsets(day_ticker)),
+    ):
+        shown.update(dict.fromkeys(subset.get_partition_keys(), name))
+    return shown
 
 
 @dg.asset(partitions_def=day_ticker, backfill_policy=single_run, code_version="1", deps=[bars])

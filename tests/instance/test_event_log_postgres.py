@@ -17,8 +17,9 @@ import dagster as dg
 import psycopg2
 import pytest
 import sqlalchemy as db
-from dagster._core.events import DagsterEventType
+from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.events.log import EventLogEntry
+from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log import EventLogStorage
 from dagster_postgres import PostgresEventLogStorage
 
@@ -203,7 +204,7 @@ def _answers(storage: PostgresEventLogStorage) -> Any:
     )
     return {
         key: {
-            "in progress": in_progress(key),
+            "in progress": [in_progress(key, after) for after in (None, 0, CELLS, 3 * CELLS)],
             "materialized": storage.get_materialized_partitions(key),
             "planned ids": storage.get_latest_storage_id_by_partition(
                 key, kinds.ASSET_MATERIALIZATION_PLANNED
@@ -215,6 +216,19 @@ def _answers(storage: PostgresEventLogStorage) -> Any:
         }
         for key in (bars.key, features.key)
     }
+
+
+def _shown(instance: dg.DagsterInstance) -> tuple[int, int, int]:
+    """Materialized, failed and in progress cells of `bars`, as the UI shows them now."""
+    asked = [(bars.key, day_ticker)]
+    context = LoadingContextForTest(instance)
+    (value,) = instance.event_log_storage.get_asset_status_cache_values(asked, context)
+    assert value is not None
+    return (
+        len(value.deserialize_materialized_partition_subsets(day_ticker)),
+        len(value.deserialize_failed_partition_subsets(day_ticker)),
+        len(value.deserialize_in_progress_partition_subsets(day_ticker)),
+    )
 
 
 @pytest.mark.parametrize("all_partitions_up_to", [1000, 3])
@@ -317,6 +331,18 @@ def test_a_run_on_an_instance_of_ours_stores_no_event_of_a_cell_alone(
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         _run(instance)
         assert len(instance.get_materialized_partitions(bars.key)) == CELLS
+        # A run under way, of which the UI asks again and again until it ends.
+        run = instance.create_run_for_job(
+            dg.Definitions([bars]).resolve_implicit_global_asset_job_def(),
+            tags=RANGE,
+            status=dg.DagsterRunStatus.STARTED,
+            asset_selection=frozenset([bars.key]),
+        )
+        assert _shown(instance) == _shown(instance) == (CELLS, 0, CELLS)
+        instance.run_storage.handle_run_event(
+            run.run_id, DagsterEvent(kinds.RUN_FAILURE.value, run.job_name)
+        )
+        assert _shown(instance) == (CELLS, CELLS, 0)
     # Checks that were evaluated come one by one on any storage.
     of_cells = {
         kinds.ASSET_MATERIALIZATION,

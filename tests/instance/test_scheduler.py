@@ -18,6 +18,9 @@ OPEN = """
 import json, sys
 import dagster as dg
 from dagster._core.definitions.partitions.subset.default import DefaultPartitionsSubset
+from stock_assets.instance.light_keys import with_light_keys
+ONE = dg.StaticPartitionsDefinition(["one"])
+CELLS = dg.MultiPartitionsDefinition({"a": ONE, "b": ONE})
 with dg.DagsterInstance.get() as instance:
     print(json.dumps({
         "event log": type(instance.event_log_storage).__name__,
@@ -25,6 +28,7 @@ with dg.DagsterInstance.get() as instance:
         "ranges": DefaultPartitionsSubset.get_partition_key_ranges.__module__,
         "hash": dg.TimeWindowPartitionsDefinition.__hash__.__module__,
         "cells": dg.MultiPartitionsDefinition.get_partition_keys_in_range.__module__,
+        "light": type(with_light_keys(CELLS)).__name__,
         "definitions": "stock_assets.graph" in sys.modules,
     }))
 """
@@ -32,6 +36,7 @@ INSTALLED = {
     "ranges": backfills.__name__,
     "hash": partition_hash.__name__,
     "cells": range_keys.__name__,
+    "light": "LightKeys",
     "definitions": False,
 }
 SWITCHES = (
@@ -88,3 +93,4 @@ def test_each_has_its_off_switch(tmp_path: Path) -> None:
     assert found["ranges"] == "dagster._core.definitions.partitions.subset.default"
     assert not found["hash"].startswith("stock_assets")
     assert not found["cells"].startswith("stock_assets")
+    assert found["light"] == "MultiPartitionsDefinition"
