@@ -241,12 +241,14 @@ def test_after_whatever_happens_the_status_is_the_one_of_stock_storage(
 def test_a_run_that_has_ended_and_is_deleted_takes_its_materializations_along(
     instance: dg.DagsterInstance,
 ) -> None:
-    """While another is under way that planned the same cell."""
+    """While another is under way that planned the same cell, and not as the last that ended."""
     begin(instance, "all")
     plan(instance, "all", *KEYS[:2])
-    begin(instance, "one")
+    for run_id in ("one", "elsewhere"):
+        begin(instance, run_id)
     materialize(instance, "one", KEYS[1])
-    end(instance, "one", DONE)
+    for run_id in ("one", "elsewhere"):
+        end(instance, run_id, DONE)
     assert counts(instance) == (1, 0, 1)
     instance.delete_run("one")
     assert counts(instance) == (1, 0, 2)
