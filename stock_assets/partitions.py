@@ -86,8 +86,12 @@ class Grid:
 
     def days(self) -> tuple[dt.date, ...]:
         """Days that are partitions by now."""
-        keys = self.definition.get_partitions_def_for_dimension(DAY).get_partition_keys()
-        return tuple(dt.date.fromisoformat(key) for key in keys)
+        days = self.definition.get_partitions_def_for_dimension(DAY)
+        assert isinstance(days, dg.TimeWindowPartitionsDefinition)
+        # Dagster would list all of them, day by day.
+        last = days.get_last_partition_window()
+        count = 0 if last is None else bisect.bisect_right(self.sessions, last.start.date())
+        return self.sessions[:count]
 
     def partition_day(self, day: dt.date) -> dt.date:
         """The partition that carries the rows of `day`: itself, or the next one."""

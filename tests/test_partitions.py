@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import freeze_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +34,30 @@ def test_days_are_the_sessions_of_any_exchange(grid: Grid, sample: Settings) -> 
     span = [dt.date(2026, 1, 5) + dt.timedelta(n) for n in range(200)]
     expected = [day for day in span if any(c.is_session(day) for c in calendars)]
     assert [day for day in grid.days() if day <= span[-1]] == expected
+
+
+@pytest.mark.parametrize("exchanges", [("XMOS",), ("XMOS", "XNYS"), ("XTKS", "XNYS")])
+@given(
+    now=st.datetimes(
+        dt.datetime(2026, 1, 1),  # noqa: DTZ001 - hypothesis adds the zone
+        dt.datetime(2026, 12, 31),  # noqa: DTZ001
+        timezones=st.just(dt.UTC),
+    )
+)
+@settings(max_examples=30, deadline=None)
+def test_the_days_are_those_that_dagster_lists(
+    sample: Settings, exchanges: tuple[str, ...], now: dt.datetime
+) -> None:
+    """Also before the first of them, and at weekends."""
+    of = sample.universe[0]
+    universe = tuple(
+        of.model_copy(update={"exchange": name, "ticker": f"T{number}"})
+        for number, name in enumerate(exchanges)
+    )
+    grid = Grid.of(sample.model_copy(update={"universe": universe}))
+    keys = grid.definition.get_partitions_def_for_dimension("day")
+    with freeze_time(now):
+        assert [str(day) for day in grid.days()] == list(keys.get_partition_keys())
 
 
 def test_a_day_is_a_partition_before_its_first_exchange_closes(sample: Settings) -> None:

@@ -1,10 +1,10 @@
 """Dagster's own scheduler, which brings into a process what the instance changes of Dagster.
 
-One-run backfills, the kept hash, the kept cells and the light keys have to be in the daemon and the
-webserver, which load no definitions and may have any event log. Dagster has no place for such a thing. Of what
-dagster.yaml can name, Dagster builds the storages and the scheduler whenever it opens an instance,
-launcher and coordinator only when they are asked for; and a scheduler needs no configuration, so
-nobody has a reason to name another one (docs/adr/0008). In dagster.yaml:
+One-run backfills, the kept hashes, the kept cells and the light keys have to be in the daemon and
+the webserver, which load no definitions and may have any event log. Dagster has no place for such a
+thing. Of what dagster.yaml can name, Dagster builds the storages and the scheduler whenever it
+opens an instance, launcher and coordinator only when they are asked for; and a scheduler needs no
+configuration, so nobody has a reason to name another one (docs/adr/0008). In dagster.yaml:
 
     scheduler:
       module: stock_assets.instance.scheduler

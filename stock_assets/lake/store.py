@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,8 +250,41 @@ def dataset_filter(area: Slice) -> Any:
 def dataset(table: str, found: DeltaTable) -> pds.Dataset:
     """The table's rows with all columns of its schema: nulls in those it is too old to have.
 
-    Raises `LakeError` where such a column must not be null.
+    Made once for each version that this process reads: a run asks some fifty times, and what it
+    costs grows with the files. Raises `LakeError` where such a column must not be null.
     """
+    from pyarrow.fs import FileSystem  # noqa: PLC0415
+
+    folder = FileSystem.from_uri(found.table_uri)[1]
+    commit = Path(folder, "_delta_log", f"{found.version():020}.json")
+    try:
+        committed = commit.stat().st_mtime_ns
+    except OSError:
+        # Its log was cleaned up, by a tool of somebody's own.
+        return _dataset(table, found)
+    of = _Version(table, folder, str(found.metadata().id), found.version(), committed, found)
+    return _kept_dataset(of)
+
+
+@dataclass(frozen=True)
+class _Version:
+    """What a version of a table is known by; where a copy was put in its place, not the same."""
+
+    table: str
+    folder: str
+    table_id: str
+    version: int
+    committed: int
+    """Nanoseconds."""
+    found: DeltaTable = field(compare=False)
+
+
+@lru_cache(maxsize=32)
+def _kept_dataset(of: _Version) -> pds.Dataset:
+    return _dataset(of.table, of.found)
+
+
+def _dataset(table: str, found: DeltaTable) -> pds.Dataset:
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow.fs import FileSystem, SubTreeFileSystem  # noqa: PLC0415
 

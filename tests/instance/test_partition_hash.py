@@ -10,6 +10,7 @@ from stock_assets.instance import partition_hash
 from stock_assets.instance.partition_hash import install_kept_partition_hash
 
 Days = dg.TimeWindowPartitionsDefinition
+Cells = dg.MultiPartitionsDefinition
 
 
 def definition(count: int, closed: int = 7) -> Days:
@@ -32,6 +33,7 @@ def spelled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     stock = Days.__repr__
     monkeypatch.setattr(Days, "__repr__", lambda self: calls.append(1) or stock(self))
     monkeypatch.setattr(Days, "__hash__", partition_hash._stock_hash)
+    monkeypatch.setattr(Cells, "__hash__", partition_hash._stock_hash_of_cells)
     monkeypatch.delenv(partition_hash.OFF_SWITCH, raising=False)
     return calls
 
@@ -51,11 +53,29 @@ def test_checking_keys_spells_the_definition_out_once_not_for_each_day(spelled: 
     assert len(spelled) == 1
 
 
+def cells(count: int = 30, ticker: str = "AAA") -> Cells:
+    return Cells({"day": definition(count), "ticker": dg.StaticPartitionsDefinition([ticker])})
+
+
+def test_a_definition_of_cells_is_spelled_out_once(spelled: list[int]) -> None:
+    stock = cells()
+    expected = [hash(stock), hash(stock)]
+    assert len(spelled) == len(expected), "Dagster changed: it keeps the hash of cells itself now"
+    install_kept_partition_hash()
+    spelled.clear()
+    ours = cells()
+    assert [hash(ours), hash(ours)] == expected
+    assert len(spelled) == 1
+    assert ours == cells(), "Dagster changed: what is kept beside a definition counts"
+    assert len({hash(cells()), hash(cells(31)), hash(cells(ticker="BBB"))}) == 3
+
+
 @pytest.mark.usefixtures("spelled")
 def test_the_off_switch_leaves_dagsters_own_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(partition_hash.OFF_SWITCH, "0")
     install_kept_partition_hash()
     assert Days.__hash__ is partition_hash._stock_hash
+    assert Cells.__hash__ is partition_hash._stock_hash_of_cells
 
 
 @pytest.mark.usefixtures("spelled")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 
 import polars as pl
@@ -13,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from stock_assets.errors import LakeError
 from stock_assets.lake.schemas import Models
-from stock_assets.lake.store import YEAR, Lake
+from stock_assets.lake.store import YEAR, Lake, dataset
 from stock_assets.slices import Slice
 
 AB = ("A", "B")
@@ -235,6 +236,33 @@ def test_a_lake_in_a_folder_of_any_name_is_read(tmp_path, drift_rows, day):
     lake.write("drift", frame, Slice(None, day(20), AB))
 
     assert_frame_equal(lake.read("drift", Slice(day(20), day(20), AB)), frame.filter(day=day(20)))
+
+
+def test_a_version_is_made_readable_once(lake, drift_rows, day):
+    asked = []
+    for distance in (1.0, 2.0):
+        lake.write("drift", drift_rows([day(0)], AB, distance), Slice(day(0), day(0), AB))
+        asked += [dataset("drift", lake.open("drift")) for _ in range(2)]
+    assert asked[0] is asked[1]
+    assert asked[2] is asked[3]
+    found = [set(one.to_table().column("distance").to_pylist()) for one in asked]
+    assert found == [{1.0}, {1.0}, {2.0}, {2.0}]
+
+
+def test_a_copy_that_was_put_in_the_place_of_a_lake_is_read_as_what_it_is(
+    tmp_path, drift_rows, day
+):
+    """And goes on from there: its next version has the number of one that was read before."""
+    lake, area = Lake(tmp_path / "lake"), Slice(day(0), day(0), AB)
+    lake.write("drift", drift_rows([day(0)], AB, 1.0), area)
+    shutil.copytree(tmp_path / "lake", tmp_path / "copy")
+    lake.write("drift", drift_rows([day(0)], AB, 2.0), area)
+    assert set(lake.read("drift")["distance"]) == {2.0}
+    shutil.rmtree(tmp_path / "lake")
+    shutil.copytree(tmp_path / "copy", tmp_path / "lake")
+    assert set(lake.read("drift")["distance"]) == {1.0}
+    lake.write("drift", drift_rows([day(0)], AB, 3.0), area)
+    assert set(lake.read("drift")["distance"]) == {3.0}
 
 
 def test_the_physical_year_is_hidden_and_right(lake, drift_rows, day):
