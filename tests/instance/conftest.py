@@ -138,6 +138,20 @@ def _no_batches_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(BATCH_SIZE_VARIABLE)
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the keys of cells that are made."""
+    calls: list[int] = []
+    stock = dg.MultiPartitionKey.__new__
+
+    def count(cls: type[dg.MultiPartitionKey], keys: dict[str, str]) -> dg.MultiPartitionKey:
+        calls.append(1)
+        return stock(cls, keys)
+
+    monkeypatch.setattr(dg.MultiPartitionKey, "__new__", count)
+    return calls
+
+
 @contextmanager
 def instance_at(home: Path, storage: type[SqliteEventLogStorage]) -> Iterator[dg.DagsterInstance]:
     """Open an instance from a dagster.yaml in `home`, with batching on exactly if it is ours."""

@@ -133,19 +133,9 @@ def drawing() -> Iterator[list[Any]]:
         setattr(module, light_keys._GROUPS, found)
 
 
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counts the keys that are made."""
-    calls: list[int] = []
-    stock = dg.MultiPartitionKey.__new__
-
-    def count(cls: type[dg.MultiPartitionKey], keys: dict[str, str]) -> dg.MultiPartitionKey:
-        calls.append(1)
-        return stock(cls, keys)
-
-    monkeypatch.setattr(dg.MultiPartitionKey, "__new__", count)
+@pytest.fixture(autouse=True)
+def _on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(light_keys.OFF_SWITCH, raising=False)
-    return calls
 
 
 SOME = {f"{FIRST + dt.timedelta(n)}|{ticker}" for n in range(4) for ticker in TICKERS}
@@ -179,7 +169,6 @@ def test_no_key_is_made_to_check_a_cell(made: list[int]) -> None:
 def test_only_cells_get_light_keys_and_none_with_the_off_switch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv(light_keys.OFF_SWITCH, raising=False)
     days = dg.DailyPartitionsDefinition("2024-01-01")
     assert with_light_keys(days) is days
     assert with_light_keys(None) is None

@@ -29,20 +29,10 @@ def cells_between(first: str, last: str, cells: Cells) -> list[str]:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counts the keys that are made, on Dagster as it comes."""
-    calls: list[int] = []
-    stock = dg.MultiPartitionKey.__new__
-
-    def count(cls: type[dg.MultiPartitionKey], keys: dict[str, str]) -> dg.MultiPartitionKey:
-        calls.append(1)
-        return stock(cls, keys)
-
-    monkeypatch.setattr(dg.MultiPartitionKey, "__new__", count)
+def stock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dagster as it comes."""
     monkeypatch.setattr(Cells, "get_partition_keys_in_range", range_keys._stock_keys_in_range)
     monkeypatch.delenv(range_keys.OFF_SWITCH, raising=False)
-    range_keys._product.cache_clear()
-    return calls
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +70,7 @@ def test_the_cells_of_a_range_are_dagsters_in_its_order(
         ]
 
 
+@pytest.mark.usefixtures("stock")
 def test_the_cells_of_a_range_are_made_once_for_all_assets(made: list[int]) -> None:
     ends = "2024-01-01|ZZZ", "2024-01-05|MMM"
     expected = cells_between(*ends, definition())
@@ -95,7 +86,7 @@ def test_the_cells_of_a_range_are_made_once_for_all_assets(made: list[int]) -> N
     assert len(made) == once + 2
 
 
-@pytest.mark.usefixtures("made")
+@pytest.mark.usefixtures("stock")
 def test_who_changes_the_list_changes_it_for_nobody_else() -> None:
     install_kept_range_keys()
     ends = "2024-01-01|ZZZ", "2024-01-05|MMM"
@@ -104,7 +95,7 @@ def test_who_changes_the_list_changes_it_for_nobody_else() -> None:
     assert cells_between(*ends, definition()) == kept
 
 
-@pytest.mark.usefixtures("made")
+@pytest.mark.usefixtures("stock")
 def test_the_off_switch_leaves_dagsters_own_listing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(range_keys.OFF_SWITCH, "0")
     install_kept_range_keys()
