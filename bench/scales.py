@@ -34,6 +34,8 @@ class Scale:
     All of them when None."""
     history_years: tuple[int, ...]
     """Behind the next day."""
+    turns: int
+    """So often the next day is run behind each: what differs is less than what a turn varies."""
     recent_days: int
     """Of that history, the last sessions: recorded by a run of the whole chain."""
     page_days: int
@@ -53,6 +55,7 @@ FULL = Scale(
     target_days=1_305,
     stock_runs=3,
     history_years=(1, 5, 13),
+    turns=5,
     recent_days=250,
     page_days=2_000,
     query_days=1_300,
@@ -69,6 +72,7 @@ QUICK = Scale(
     target_days=8,
     stock_runs=1,
     history_years=(1, 2),
+    turns=1,
     recent_days=5,
     page_days=20,
     query_days=10,
