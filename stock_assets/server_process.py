@@ -21,6 +21,9 @@ _ENDS_IN = 150.0
 before it kills them; asked once more it would leave them behind.
 """
 
+_LOOKS_UP_AFTER = 1.0
+"""Seconds."""
+
 
 class _Passing:
     """Handlers that pass on what this process is asked.
@@ -49,6 +52,19 @@ class _Passing:
         later.start()
 
 
+def _wait_for(server: subprocess.Popen[bytes]) -> int:
+    """Its exit code, once it ends.
+
+    The system may hand a signal to any thread; Python handles it in the main one, but wakes that
+    one up only if it was the one that got it. So the main thread looks up by itself now and then.
+    """
+    waiting = threading.Thread(target=server.wait, daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(timeout=_LOOKS_UP_AFTER)
+    return server.wait()
+
+
 def run_until_asked(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> int:
     """Run a server until it ends by itself, or this process is asked to; its exit code.
 
@@ -71,7 +87,7 @@ def run_until_asked(command: Sequence[str], environment: Mapping[str, str], fold
         passing.server = subprocess.Popen(command, env=environment, cwd=folder)  # noqa: S603 - ours
         if passing.asked:
             passing.server.terminate()
-        code = passing.server.wait()
+        code = _wait_for(passing.server)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)

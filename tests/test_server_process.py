@@ -46,16 +46,27 @@ except KeyboardInterrupt:
     code = "by Ctrl-C"
 print("ended", code)
 """
+ELSEWHERE = """
+import pathlib, signal, threading, time
+def ask_of_this_thread():
+    while not pathlib.Path("ready").exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    time.sleep(120)
+threading.Thread(target=ask_of_this_thread, daemon=True).start()
+"""
+"""The signal comes to a thread that is not the main one, as the system may have it."""
 TERM, HUP, INT = signal.SIGTERM, signal.SIGHUP, signal.SIGINT
 
 
 class Started:
     """The starter, in a group of its own, once its server is there."""
 
-    def __init__(self, folder: Path, server: str, *, nohup: bool = False) -> None:
+    def __init__(self, folder: Path, server: str, *, nohup: bool = False, beside: str = "") -> None:
         (folder / "server.py").write_text(SERVER)
         self.process = subprocess.Popen(
-            [*(["nohup"] if nohup else []), sys.executable, "-c", STARTER, server],
+            [*(["nohup"] if nohup else []), sys.executable, "-c", beside + STARTER, server],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -126,3 +137,11 @@ def test_the_code_of_a_server_that_ends_by_itself_is_told(tmp_path: Path) -> Non
     before = signal.getsignal(signal.SIGTERM)
     assert run_until_asked([sys.executable, "-c", "exit(7)"], dict(os.environ), tmp_path) == 7
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_server_is_asked_to_end_whichever_thread_hears_of_it(tmp_path: Path) -> None:
+    started = Started(tmp_path, "obeys", beside=ELSEWHERE)
+    try:
+        assert started.ends() == "ended 3"
+    finally:
+        started.clear()
