@@ -83,8 +83,17 @@ def run_until_asked(command: Sequence[str], environment: Mapping[str, str], fold
     for number, handler in wanted.items():
         if before[number] is not signal.SIG_IGN:
             signal.signal(number, handler)
+    # Dagster takes a SIGTERM for what SIGINT is to it. Where that is ignored, as of what a script
+    # starts in the background, the server is to heed it, out of reach of the terminal's Ctrl-C.
+    deaf = before[signal.SIGINT] is signal.SIG_IGN
     try:
-        passing.server = subprocess.Popen(command, env=environment, cwd=folder)  # noqa: S603 - ours
+        if deaf:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        passing.server = subprocess.Popen(  # noqa: S603 - ours
+            command, env=environment, cwd=folder, start_new_session=deaf
+        )
+        if deaf:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if passing.asked:
             passing.server.terminate()
         code = _wait_for(passing.server)

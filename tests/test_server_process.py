@@ -57,16 +57,26 @@ def ask_of_this_thread():
 threading.Thread(target=ask_of_this_thread, daemon=True).start()
 """
 """The signal comes to a thread that is not the main one, as the system may have it."""
+HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""Whatever started the tests: in the background of a script, all would ignore Ctrl-C."""
 TERM, HUP, INT = signal.SIGTERM, signal.SIGHUP, signal.SIGINT
 
 
 class Started:
     """The starter, in a group of its own, once its server is there."""
 
-    def __init__(self, folder: Path, server: str, *, nohup: bool = False, beside: str = "") -> None:
-        (folder / "server.py").write_text(SERVER)
+    def __init__(
+        self,
+        folder: Path,
+        server: str,
+        *,
+        nohup: bool = False,
+        beside: str = "",
+        program: str = SERVER,
+    ) -> None:
+        (folder / "server.py").write_text(program)
         self.process = subprocess.Popen(
-            [*(["nohup"] if nohup else []), sys.executable, "-c", beside + STARTER, server],
+            [*(["nohup"] if nohup else []), sys.executable, "-c", HEARS + beside + STARTER, server],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -142,6 +152,32 @@ def test_the_code_of_a_server_that_ends_by_itself_is_told(tmp_path: Path) -> Non
 def test_a_server_is_asked_to_end_whichever_thread_hears_of_it(tmp_path: Path) -> None:
     started = Started(tmp_path, "obeys", beside=ELSEWHERE)
     try:
+        assert started.ends() == "ended 3"
+    finally:
+        started.clear()
+
+
+DAGSTERS = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+pathlib.Path("ready").write_text(str(2**22 + 1))
+try:
+    time.sleep(120)
+except KeyboardInterrupt:
+    sys.exit(3)
+"""
+"""A server that takes SIGTERM for SIGINT, as Dagster's do."""
+IN_THE_BACKGROUND = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+
+
+def test_what_a_script_started_in_the_background_ends_when_it_is_asked(tmp_path: Path) -> None:
+    """Such a process ignores Ctrl-C, and goes on doing so."""
+    started = Started(tmp_path, "obeys", beside=IN_THE_BACKGROUND, program=DAGSTERS)
+    try:
+        os.killpg(started.process.pid, INT)
+        time.sleep(0.5)
+        assert started.process.poll() is None
+        started.process.send_signal(TERM)
         assert started.ends() == "ended 3"
     finally:
         started.clear()
