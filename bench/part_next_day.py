@@ -7,6 +7,7 @@ what any run pays.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from history import make_history, open_history
@@ -43,7 +44,7 @@ def measure(scale: Scale, folder: Path, results: Results) -> None:
         # Every other turn the other way round: a shared machine becomes slower or faster.
         order = list(lakes.items()) if turn % 2 == 0 else list(lakes.items())[::-1]
         for name, product in order:
-            results.of(f"{name}, turn {turn + 1}", lambda: _next_day(name, product))  # noqa: B023
+            results.of(f"{name}, turn {turn + 1}", lambda: _next_day(name, product, scale.rest))  # noqa: B023
 
 
 def _saved(scale: Scale, years: int, folder: Path) -> dict[str, Any]:
@@ -52,8 +53,9 @@ def _saved(scale: Scale, years: int, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _next_day(lake: str, product: Product) -> dict[str, Any]:
+def _next_day(lake: str, product: Product, rest: float) -> dict[str, Any]:
     product.restore()
+    time.sleep(rest)
     run = product.run(NEXT, NEXT, DAILY_ASSETS)
     return {"what": "next day", "lake": lake, **run.cost}
 
@@ -100,7 +102,8 @@ def report(found: Found) -> str:
         "What varies: the first day of the partitions; candles, bars and features from 500 days "
         "before it where there are any; drift, models, forecasts and scores, whose earlier rows "
         f"are those of the recent run moved back by whole years; and the event log, {log}. "
-        f"Medians of {len(base)}, turn by turn, every other one backwards.",
+        f"Medians of {len(base)}, turn by turn, every other one backwards, each on a "
+        "fresh copy of the lake, after a rest.",
         "Start-up only is the same command on a lake of one ticker with 500 days: the same imports,"
         " definitions, dbt, Evidently page, model loaded, checks, and one cell an asset. Where its "
         "time goes, and where that of the longest history does:",

@@ -36,6 +36,12 @@ class Scale:
     """Behind the next day."""
     turns: int
     """So often the next day is run behind each: what differs is less than what a turn varies."""
+    rest: float
+    """Seconds between the copying of such a lake and the run.
+
+    Gigabytes just copied cost the next command half a second of CPU in its imports alone, while the
+    system writes and clears memory: a lake of years is not copied before its day is run.
+    """
     recent_days: int
     """Of that history, the last sessions: recorded by a run of the whole chain."""
     page_days: int
@@ -56,6 +62,7 @@ FULL = Scale(
     stock_runs=3,
     history_years=(1, 5, 13),
     turns=5,
+    rest=15.0,
     recent_days=250,
     page_days=2_000,
     query_days=1_300,
@@ -73,6 +80,7 @@ QUICK = Scale(
     stock_runs=1,
     history_years=(1, 2),
     turns=1,
+    rest=0.0,
     recent_days=5,
     page_days=20,
     query_days=10,
