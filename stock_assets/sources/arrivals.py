@@ -24,6 +24,7 @@ from stock_assets.slices import Slice
 from stock_assets.sources.expansion import refuse_bomb
 from stock_assets.sources.files import FilesSource
 from stock_assets.sources.inbox import (
+    UNREAD_FOLDER,
     Inbox,
     Note,
     Place,
@@ -72,14 +73,15 @@ def look(
         # A ticker was added perhaps: what was refused may be welcome now.
         before = {name: note for name, note in before.items() if note.state != "refused"}
     looking = _Look(inbox, settings, sources_of(settings), now, time.monotonic() + LOOK_SECONDS)
-    files = looking.files()
-    if not files and not before:
+    files, folders = looking.files(), inbox.unread_folders(looking.sources)
+    if not files and not folders and not before:
         return state, []
     notes: dict[str, Note] = {}
     news: list[str] = []
-    for file in files:
+    for file in [*folders, *files]:
         name = inbox.name(file)
-        note = looking.at(file, before.get(name))
+        look_at = looking.at_folder if file in folders else looking.at
+        note = look_at(file, before.get(name))
         if note is None:
             continue
         notes[name] = note
@@ -123,6 +125,11 @@ class _Look:
         """All that lies in the inbox and in the folders in it that a source reads."""
         folders = {self.inbox.root, *(path for path in self.sources.values() if path.is_dir())}
         return [file for folder in sorted(folders) for file in self.inbox.files(folder)]
+
+    def at_folder(self, _folder: Path, note: Note | None) -> Note:
+        """What is known of a folder that no source reads, whatever it holds."""
+        found = Note(state="refused", stamp="folder", since=self.now, why=UNREAD_FOLDER)
+        return note if note is not None and note.why == found.why else found
 
     def at(self, file: Path, note: Note | None) -> Note | None:
         """What is known of a file now, `note` having been known before; None when it is gone."""

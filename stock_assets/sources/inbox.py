@@ -30,7 +30,7 @@ from stock_assets.sources.receipts import Arrived, Filed, Receipt, label_of, wri
 from stock_assets.sources.tables import SUFFIXES, has_suffix, is_parquet, stem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from stock_assets.settings import Settings
     from stock_assets.slices import Slice
@@ -42,6 +42,12 @@ SETTLED_SECONDS = 5.0
 
 _FOOTER_WAIT = 120.0
 """For so many seconds an empty file, or a Parquet without its footer, may still be growing."""
+
+UNREAD_FOLDER = (
+    "it is a folder, and no source reads it; move its files up into the inbox, or make it the path "
+    "of a source"
+)
+"""Why a folder that was dropped counts for nothing."""
 
 _FILED, _STATE, _LOCK = "filed", ".state.json", ".lock"
 _PARTIAL = (".part", ".partial", ".crdownload", ".download", ".tmp", ".temp", ".filepart", ".!ut")
@@ -161,13 +167,32 @@ class Inbox:
             if not partial and not stem(path).lower().endswith(_PARTIAL):
                 yield path
 
+    def unread_folders(self, sources: Mapping[str, Path]) -> list[Path]:
+        """Folders that were dropped, whose files no source reads."""
+        read = {_folder(path) for path in sources.values()}
+        return [
+            item
+            for folder in sorted({self.root, *read})
+            if folder.is_dir()
+            for item in sorted(folder.iterdir())
+            if item.is_dir()
+            and not item.is_symlink()
+            and not item.name.startswith((".", "~"))
+            and item != self.root / _FILED
+            and not any(path.is_relative_to(item) for path in read)
+        ]
+
     def waiting(self, settings: Settings) -> list[Waiting]:
         """What has been dropped and is not filed yet, and why."""
         state = self.state()
         running = state.batch.files if state.batch else {}
         failed = {name for batch in state.given_up for name in batch.files}
-        found = []
-        for folder in sorted({self.root, *map(_folder, sources_of(settings).values())}):
+        sources = sources_of(settings)
+        found = [
+            Waiting(self.name(folder), "refused", UNREAD_FOLDER)
+            for folder in self.unread_folders(sources)
+        ]
+        for folder in sorted({self.root, *map(_folder, sources.values())}):
             for file in self.files(folder):
                 name = self.name(file)
                 note = state.notes.get(name)
@@ -178,6 +203,9 @@ class Inbox:
                 elif name in failed:
                     why = "its run failed; filed once a run over its cells has succeeded"
                     found.append(Waiting(name, "failed", why))
+                elif note is not None and note.state == "settling":
+                    why = "it may still be being written; what came with it waits up to a minute"
+                    found.append(Waiting(name, "settling", why))
                 else:
                     found.append(Waiting(name, "new", "looked at while `stock-assets dev` runs"))
         return found

@@ -167,6 +167,31 @@ def test_rubbish_stays_with_one_warning_each_and_stops_nobody(box: Box) -> None:
     assert len(box.warnings) == 3
 
 
+def test_a_folder_that_no_source_reads_is_told_of_once_and_stops_nobody(box: Box) -> None:
+    for name in ("june", "CCC.parquet"):  # as some write a table: a folder with its parts
+        (box.folder / name).mkdir()
+        box.drop(f"{name}/CCC.csv", [row("06-02")])
+    box.drop("AAA.csv", [row("06-02")])
+    assert box.serve() == [("06-02|AAA", "06-02|AAA")]
+    (first, second) = box.warnings
+    assert "'CCC.parquet' asks for nothing: it is a folder, and no source reads it" in first
+    assert "'june'" in second
+    state = (box.folder / ".state.json").read_text()
+    box.drop("june/BBB.csv", [row("06-02")])
+    box.tick()
+    assert (box.folder / ".state.json").read_text() == state
+    assert len(box.warnings) == 2
+
+
+def test_a_folder_that_a_source_reads_is_none_that_nobody_reads(box: Box) -> None:
+    box.configure(box.file.read_text().replace('"data/inbox"', '"data/inbox/deep/own"'))
+    (box.folder / "deep" / "own" / "other").mkdir(parents=True)
+    box.drop("deep/own/AAA.csv", [row("06-02")])
+    assert box.serve() == [("06-02|AAA", "06-02|AAA")]
+    (warning,) = box.warnings
+    assert "'other' asks for nothing" in warning
+
+
 def test_links_are_refused_and_never_followed(box: Box, tmp_path: Any) -> None:
     secret = tmp_path / "AAA.csv"
     secret.write_text("date,close\n2026-06-02,1")
@@ -577,9 +602,12 @@ def test_the_status_tells_what_waits_and_why(box: Box) -> None:
 
     box.drop("AAA.csv", [row("06-02")])
     box.drop("ZZZ.csv", [row("06-02")])
-    assert states() == {"AAA.csv": "new", "ZZZ.csv": "new"}
-    (request,) = [*box.tick(), *box.tick()]
-    assert states() == {"AAA.csv": "running", "ZZZ.csv": "refused"}
+    (box.folder / "june").mkdir()
+    assert states() == {"AAA.csv": "new", "ZZZ.csv": "new", "june": "refused"}
+    assert box.tick() == []
+    assert states() == {"AAA.csv": "settling", "ZZZ.csv": "settling", "june": "refused"}
+    (request,) = box.tick()
+    assert states() == {"AAA.csv": "running", "ZZZ.csv": "refused", "june": "refused"}
     box.run(request, CANCELED)
     box.tick()
-    assert states() == {"AAA.csv": "failed", "ZZZ.csv": "refused"}
+    assert states() == {"AAA.csv": "failed", "ZZZ.csv": "refused", "june": "refused"}
