@@ -1,10 +1,11 @@
 """Dagster's own scheduler, which brings into a process what the instance changes of Dagster.
 
-One-run backfills, the kept hashes, the kept cells and the light keys have to be in the daemon and
-the webserver, which load no definitions and may have any event log. Dagster has no place for such a
-thing. Of what dagster.yaml can name, Dagster builds the storages and the scheduler whenever it
-opens an instance, launcher and coordinator only when they are asked for; and a scheduler needs no
-configuration, so nobody has a reason to name another one (docs/adr/0008). In dagster.yaml:
+One-run backfills, the kept hashes, the kept cells, the light keys and the short log have to be in
+the daemon and the webserver, which load no definitions and may have any event log. Dagster has no
+place for such a thing. Of what dagster.yaml can name, Dagster builds the storages and the scheduler
+whenever it opens an instance, launcher and coordinator only when they are asked for; and a
+scheduler needs no configuration, so nobody has a reason to name another one (docs/adr/0008). In
+dagster.yaml:
 
     scheduler:
       module: stock_assets.instance.scheduler
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster._core.scheduler import DagsterDaemonScheduler
 
+from stock_assets.instance.backfill_log import install_short_backfill_log
 from stock_assets.instance.backfills import install_one_run_backfills
 from stock_assets.instance.light_keys import install_light_keys
 from stock_assets.instance.partition_hash import install_kept_partition_hash
@@ -43,4 +45,5 @@ class InstallingScheduler(DagsterDaemonScheduler):
         install_kept_partition_hash()
         install_kept_range_keys()
         install_light_keys()
+        install_short_backfill_log()
         return super().from_config_value(inst_data, config_value)
