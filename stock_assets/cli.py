@@ -275,13 +275,8 @@ def maintain(settings: SettingsOption = None) -> None:
     from stock_assets.lake.store import Lake  # noqa: PLC0415
 
     loaded = load(settings)
-    days = loaded.lake.keep_days
-    keep = None if days is None else dt.timedelta(days)
-    for done in maintain_lake(Lake(loaded.lake_dir), keep=keep):
-        console.show(
-            f"{done.table}: {done.files_before} files -> {done.files_after}, "
-            f"{done.removed} old ones removed, {done.bytes / 1e6:.2f} MB"
-        )
+    for done in maintain_lake(Lake(loaded.lake_dir), keep=loaded.lake.keep):
+        console.show(done.told)
 
 
 @app.command()
@@ -461,8 +456,11 @@ def _last_runs(settings: Settings, count: int = 5) -> list[dict[str, str]]:
             "status": record.dagster_run.status.value,
             "started": f"{record.create_timestamp:%Y-%m-%d %H:%M}",
             "slice": " .. ".join(
-                record.dagster_run.tags.get(tag, "") for tag in (RANGE_START_TAG, RANGE_END_TAG)
-            ),
+                record.dagster_run.tags[tag]
+                for tag in (RANGE_START_TAG, RANGE_END_TAG)
+                if tag in record.dagster_run.tags
+            )
+            or record.dagster_run.job_name,
         }
         for record in records
     ]

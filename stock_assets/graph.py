@@ -15,6 +15,7 @@ from stock_assets.assets.transform import build_transform
 from stock_assets.automation.conditions import build_automation_sensor
 from stock_assets.automation.inbox import build_inbox_sensor
 from stock_assets.automation.jobs import build_jobs
+from stock_assets.automation.maintenance import build_maintenance
 from stock_assets.automation.notices import build_notices_sensor
 from stock_assets.automation.retraining import build_training_due_sensor
 from stock_assets.automation.schedules import build_schedules
@@ -46,7 +47,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             build_scores(settings, grid),
         ],
         jobs=jobs.all(),
-        schedules=build_schedules(settings, grid, jobs),
+        schedules=[*build_schedules(settings, grid, jobs), build_maintenance(settings)],
         sensors=[
             build_automation_sensor(),
             build_training_due_sensor(settings, grid, jobs),

@@ -84,8 +84,13 @@ class LakeSettings(Section):
     """CSV with ticker,date,before,after, or a folder of such files named by ticker."""
 
     keep_days: int | None = Field(default=None, ge=1)
-    """Days for which `stock-assets maintain` keeps the files of replaced rows, so that what was
-    known then can be asked; None: for ever (docs/adr/0022 says what that costs)."""
+    """Days for which maintenance keeps the files of replaced rows, so that what was known then can
+    be asked; None: for ever (docs/adr/0022 says what that costs)."""
+
+    @property
+    def keep(self) -> dt.timedelta | None:
+        """`keep_days` as a duration."""
+        return None if self.keep_days is None else dt.timedelta(self.keep_days)
 
 
 class PartitionSettings(Section):

@@ -17,7 +17,7 @@ DAILY_ASSETS = ("candles", "quarantine", "bars", "features", "drift", "forecasts
 RETRAIN_ASSETS = ("model", "forecasts", "scores")
 """Scores follow where the slice has several days: earlier forecasts in it were made again."""
 
-DAILY_JOB, RETRAIN_JOB = "daily_slice", "retrain"
+DAILY_JOB, RETRAIN_JOB, MAINTENANCE_JOB = "daily_slice", "retrain", "maintenance"
 
 _UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
@@ -75,7 +75,7 @@ def makes(run: dg.DagsterRun, asset: str) -> bool:
     if run.asset_selection is not None:
         return dg.AssetKey(asset) in run.asset_selection
     # A run of a whole job does not list its assets.
-    whole = {DAILY_JOB: DAILY_ASSETS, RETRAIN_JOB: RETRAIN_ASSETS}
+    whole = {DAILY_JOB: DAILY_ASSETS, RETRAIN_JOB: RETRAIN_ASSETS, MAINTENANCE_JOB: ()}
     return asset in whole.get(run.job_name, (asset,))
 
 

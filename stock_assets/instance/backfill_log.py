@@ -3,15 +3,20 @@
 At each look at a backfill under way the daemon logs every cell that is asked for, in progress and
 done, asset by asset: for one of 50 tickers x 1,305 days that is 129 MB on the terminal in front of
 which `stock-assets dev` was typed. Longer lists are told as how many they are, the first and the
-last. A filter on the daemon's own logger; nothing of Dagster is replaced.
+last; warnings, which name the cells that failed, are left whole. A filter on the daemon's own
+logger; nothing of Dagster is replaced.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 
 LOGGER = "dagster.daemon.BackfillDaemon"
+OFF_SWITCH = "STOCK_ASSETS_SHORT_BACKFILL_LOG"
+"""Environment variable: 0 leaves Dagster's own lists."""
+
 SHOWN = 20
 """So many cells are still told by name."""
 
@@ -27,7 +32,7 @@ def _short(found: re.Match[str]) -> str:
     keys = found[2].split(", ")
     if len(keys) <= SHOWN:
         return found[0]
-    return f"{found[1]}{{{len(keys):,} partitions, from {min(keys)} to {max(keys)}}}"
+    return f"{found[1]}{{{len(keys):,} partitions between {min(keys)} and {max(keys)}}}"
 
 
 class ShortLists(logging.Filter):
@@ -35,12 +40,14 @@ class ShortLists(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Shorten the record's message in place."""
-        record.msg, record.args = shortened(record.getMessage()), None
+        if record.levelno < logging.WARNING and isinstance(record.msg, str) and not record.args:
+            record.msg = shortened(record.msg)
         return True
 
 
 def install_short_backfill_log() -> None:
-    """Have this process log backfills with short lists."""
+    """Have this process log backfills with short lists, unless the off switch says no."""
     logger = logging.getLogger(LOGGER)
-    if not any(isinstance(one, ShortLists) for one in logger.filters):
+    installed = any(isinstance(one, ShortLists) for one in logger.filters)
+    if not installed and os.environ.get(OFF_SWITCH) != "0":
         logger.addFilter(ShortLists())

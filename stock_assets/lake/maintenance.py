@@ -36,6 +36,14 @@ class Maintained:
     removed: int
     bytes: int
 
+    @property
+    def told(self) -> str:
+        """The same in words."""
+        return (
+            f"{self.table}: {self.files_before} files -> {self.files_after}, "
+            f"{self.removed} old ones removed, {self.bytes / 1e6:.2f} MB"
+        )
+
 
 def maintain(
     lake: Lake, *, keep: dt.timedelta | None = None, now: dt.datetime | None = None

@@ -78,7 +78,7 @@ def look(
         return state, []
     notes: dict[str, Note] = {}
     news: list[str] = []
-    for file in [*folders, *files]:
+    for file in [*sorted(folders), *files]:
         name = inbox.name(file)
         look_at = looking.at_folder if file in folders else looking.at
         note = look_at(file, before.get(name))
@@ -87,7 +87,7 @@ def look(
         notes[name] = note
         told = state.notes.get(name)
         if note.state == "refused" and (told is None or told.why != note.why):
-            news.append(f"inbox: {file.name!r} asks for nothing: {note.why}")
+            news.append(f"inbox: {name!r} asks for nothing: {note.why}")
     owed = (*state.owed, *_lost(inbox, state.notes, notes))
     return state.model_copy(update={"notes": notes, "owed": owed, "universe": universe}), news
 
@@ -122,9 +122,9 @@ class _Look:
     """By the monotonic clock, when to open no more files."""
 
     def files(self) -> list[Path]:
-        """All that lies in the inbox and in the folders in it that a source reads."""
-        folders = {self.inbox.root, *(path for path in self.sources.values() if path.is_dir())}
-        return [file for folder in sorted(folders) for file in self.inbox.files(folder)]
+        """All files in the inbox, in the folders in it that sources read, and on the way there."""
+        folders = self.inbox.folders(self.sources)
+        return [file for folder in folders for file in self.inbox.files(folder)]
 
     def at_folder(self, _folder: Path, note: Note | None) -> Note:
         """What is known of a folder that no source reads, whatever it holds."""

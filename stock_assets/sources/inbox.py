@@ -44,7 +44,7 @@ _FOOTER_WAIT = 120.0
 """For so many seconds an empty file, or a Parquet without its footer, may still be growing."""
 
 UNREAD_FOLDER = (
-    "it is a folder, and no source reads it; move its files up into the inbox, or make it the path "
+    "it is a folder, and no source reads it; move its files to where one does, or make it the path "
     "of a source"
 )
 """Why a folder that was dropped counts for nothing."""
@@ -153,11 +153,7 @@ class Inbox:
 
     def files(self, folder: Path | None = None) -> Iterator[Path]:
         """What lies in a folder of the inbox (default: itself) and is no download in progress."""
-        try:
-            with os.scandir(folder or self.root) as found:
-                items = sorted(found, key=lambda item: item.name)
-        except FileNotFoundError:
-            return
+        items = _entries(folder or self.root)
         names = {item.name for item in items}
         for item in items:
             if item.is_dir(follow_symlinks=False) or item.name.startswith((".", "~")):
@@ -167,20 +163,22 @@ class Inbox:
             if not partial and not stem(path).lower().endswith(_PARTIAL):
                 yield path
 
-    def unread_folders(self, sources: Mapping[str, Path]) -> list[Path]:
+    def folders(self, sources: Mapping[str, Path]) -> list[Path]:
+        """The inbox, the folders in it that sources read, and those on the way there."""
+        read = map(_folder, sources.values())
+        inside = {one for folder in read for one in (folder, *folder.parents)}
+        return sorted({self.root, *(one for one in inside if one.is_relative_to(self.root))})
+
+    def unread_folders(self, sources: Mapping[str, Path]) -> set[Path]:
         """Folders that were dropped, whose files no source reads."""
-        read = {_folder(path) for path in sources.values()}
-        return [
-            item
-            for folder in sorted({self.root, *read})
-            if folder.is_dir()
-            for item in sorted(folder.iterdir())
-            if item.is_dir()
-            and not item.is_symlink()
-            and not item.name.startswith((".", "~"))
-            and item != self.root / _FILED
-            and not any(path.is_relative_to(item) for path in read)
-        ]
+        looked_into = self.folders(sources)
+        found = {
+            Path(item.path)
+            for folder in looked_into
+            for item in _entries(folder)
+            if item.is_dir(follow_symlinks=False) and not item.name.startswith((".", "~"))
+        }
+        return found.difference(looked_into, [self.root / _FILED])
 
     def waiting(self, settings: Settings) -> list[Waiting]:
         """What has been dropped and is not filed yet, and why."""
@@ -190,9 +188,9 @@ class Inbox:
         sources = sources_of(settings)
         found = [
             Waiting(self.name(folder), "refused", UNREAD_FOLDER)
-            for folder in self.unread_folders(sources)
+            for folder in sorted(self.unread_folders(sources))
         ]
-        for folder in sorted({self.root, *map(_folder, sources.values())}):
+        for folder in self.folders(sources):
             for file in self.files(folder):
                 name = self.name(file)
                 note = state.notes.get(name)
@@ -204,7 +202,9 @@ class Inbox:
                     why = "its run failed; filed once a run over its cells has succeeded"
                     found.append(Waiting(name, "failed", why))
                 elif note is not None and note.state == "settling":
-                    why = "it may still be being written; what came with it waits up to a minute"
+                    why = (
+                        "seen once; read when `stock-assets dev` finds it unchanged at another look"
+                    )
                     found.append(Waiting(name, "settling", why))
                 else:
                     found.append(Waiting(name, "new", "looked at while `stock-assets dev` runs"))
@@ -271,7 +271,16 @@ class Inbox:
 
 def _folder(path: Path) -> Path:
     """The folder that a source reads from: its path, unless that names a file."""
-    return path.parent if has_suffix(path) else path
+    return path.parent if has_suffix(path) and not path.is_dir() else path
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name; nothing where there is none."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda item: item.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def sources_of(settings: Settings) -> dict[str, Path]:

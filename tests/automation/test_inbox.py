@@ -186,10 +186,36 @@ def test_a_folder_that_no_source_reads_is_told_of_once_and_stops_nobody(box: Box
 def test_a_folder_that_a_source_reads_is_none_that_nobody_reads(box: Box) -> None:
     box.configure(box.file.read_text().replace('"data/inbox"', '"data/inbox/deep/own"'))
     (box.folder / "deep" / "own" / "other").mkdir(parents=True)
+    (box.folder / "deep" / "beside").mkdir()
     box.drop("deep/own/AAA.csv", [row("06-02")])
+    box.drop("deep/BBB.csv", [row("06-02")])
     assert box.serve() == [("06-02|AAA", "06-02|AAA")]
-    (warning,) = box.warnings
-    assert "'other' asks for nothing" in warning
+    (beside, other, file) = box.warnings
+    assert "'deep/beside' asks for nothing: it is a folder" in beside
+    assert "'deep/own/other' asks for nothing: it is a folder" in other
+    assert "'deep/BBB.csv' asks for nothing: no source of the settings reads" in file
+
+
+@pytest.mark.parametrize("path", ["deep/AAA.csv", "all.parquet"])
+def test_a_source_may_read_one_file_in_a_folder_or_a_folder_named_like_a_file(
+    box: Box, path: str
+) -> None:
+    box.configure(box.file.read_text().replace('"data/inbox"', f'"data/inbox/{path}"'))
+    file = path if path.endswith(".csv") else f"{path}/AAA.csv"
+    (box.folder / file).parent.mkdir()
+    box.drop(file, [row("06-02")])
+    assert box.serve() == [("06-02|AAA", "06-02|AAA")]
+    assert box.warnings == []
+    assert box.closes("AAA") != {}
+    assert not (box.folder / file).exists()
+    assert len(list(box.folder.glob("filed/*/*/receipt.json"))) == 1
+
+
+def test_hidden_folders_are_nobodys_affair(box: Box) -> None:
+    for name in (".sync", "~lock"):
+        (box.folder / name).mkdir()
+    assert box.serve() == []
+    assert box.warnings == []
 
 
 def test_links_are_refused_and_never_followed(box: Box, tmp_path: Any) -> None:

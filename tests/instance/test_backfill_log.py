@@ -48,12 +48,12 @@ def test_a_long_list_of_cells_is_told_by_its_ends(
     logger: logging.Logger, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger=LOGGER):
-        logger.info("**Materialized assets:**\n%s\nNone", told_by_dagster(732))
-        logger.info("To request:\n%s", told_by_dagster(SHOWN))
+        logger.info(f"**Materialized assets:**\n{told_by_dagster(732)}\nNone")  # noqa: G004 - as Dagster does
+        logger.info(f"To request:\n{told_by_dagster(SHOWN)}")  # noqa: G004
     long, short = caplog.messages
     assert long == (
         "**Materialized assets:**\n"
-        "- bars: {732 partitions, from 2024-01-01|AAA to 2024-12-31|BBB}\nNone"
+        "- bars: {732 partitions between 2024-01-01|AAA and 2024-12-31|BBB}\nNone"
     ), "Dagster changed how its daemon lists cells: see what a large backfill logs"
     assert short.count("|AAA") + short.count("|BBB") == SHOWN
 
@@ -61,6 +61,22 @@ def test_a_long_list_of_cells_is_told_by_its_ends(
 def test_the_filter_is_on_the_logger_that_the_daemon_has(logger: logging.Logger) -> None:
     assert BackfillDaemon(settings={})._logger is logger
     assert len([one for one in logger.filters if type(one).__name__ == "ShortLists"]) == 1
+
+
+def test_a_warning_names_every_cell(
+    logger: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger=LOGGER):
+        logger.warning(f"Marking them as failed:\n{told_by_dagster(732)}")  # noqa: G004
+    (message,) = caplog.messages
+    assert message.count("|AAA") == 366
+
+
+def test_what_cannot_be_formatted_is_left_to_logging(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    logger.info("not a number: %d", "x")
 
 
 def test_nothing_else_is_shortened() -> None:

@@ -10,12 +10,18 @@ from typing import Any
 import pytest
 import yaml
 
-from stock_assets.instance import backfills, light_keys, partition_hash, range_keys
+from stock_assets.instance import (
+    backfill_log,
+    backfills,
+    light_keys,
+    partition_hash,
+    range_keys,
+)
 from stock_assets.instance.batching import BATCH_SIZE_VARIABLE
 from stock_assets.settings import PROJECT_DIR
 
 OPEN = """
-import json, sys
+import json, logging, sys
 import dagster as dg
 from dagster._core.definitions.partitions.subset.default import DefaultPartitionsSubset
 from stock_assets.instance.light_keys import with_light_keys
@@ -29,6 +35,7 @@ with dg.DagsterInstance.get() as instance:
         "hash": dg.TimeWindowPartitionsDefinition.__hash__.__module__,
         "cells": dg.MultiPartitionsDefinition.get_partition_keys_in_range.__module__,
         "light": type(with_light_keys(CELLS)).__name__,
+        "log": len(logging.getLogger("dagster.daemon.BackfillDaemon").filters),
         "definitions": "stock_assets.graph" in sys.modules,
     }))
 """
@@ -37,6 +44,7 @@ INSTALLED = {
     "hash": partition_hash.__name__,
     "cells": range_keys.__name__,
     "light": "LightKeys",
+    "log": 1,
     "definitions": False,
 }
 SWITCHES = (
@@ -45,6 +53,7 @@ SWITCHES = (
     partition_hash.OFF_SWITCH,
     range_keys.OFF_SWITCH,
     light_keys.OFF_SWITCH,
+    backfill_log.OFF_SWITCH,
 )
 
 
@@ -94,3 +103,4 @@ def test_each_has_its_off_switch(tmp_path: Path) -> None:
     assert not found["hash"].startswith("stock_assets")
     assert not found["cells"].startswith("stock_assets")
     assert found["light"] == "MultiPartitionsDefinition"
+    assert found["log"] == 0

@@ -1,0 +1,43 @@
+"""A schedule that keeps the tables in few files: once a month it compacts them.
+
+Each run of a day adds a file to each table that it writes, and who reads a table opens all of its
+files: without this a day's run would cost more with every day that was run before it. What is done
+is `lake/maintenance.py`'s; a person does it with `stock-assets maintain`.
+"""
+
+import dagster as dg
+
+from stock_assets.automation.jobs import MAINTENANCE_JOB
+from stock_assets.lake.maintenance import maintain
+from stock_assets.lake.store import Lake
+from stock_assets.settings import Settings
+
+CRON = "0 4 1 * *"
+"""UTC: after the last look of New York's evening, before the first of Moscow's. Each compaction
+keeps the files that it replaces, for old versions: the more often, the more of them."""
+
+
+def build_maintenance(settings: Settings) -> dg.ScheduleDefinition:
+    """The schedule with its job, running by default."""
+
+    @dg.op(name="compact", description="Compacts the tables, as `stock-assets maintain` does.")
+    def compact(context: dg.OpExecutionContext) -> None:
+        for done in maintain(Lake(settings.lake_dir), keep=settings.lake.keep):
+            context.log.info(done.told)
+
+    @dg.job(
+        name=MAINTENANCE_JOB,
+        executor_def=dg.in_process_executor,
+        description="Few files a table, and those gone that lake.keep_days no longer asks for.",
+    )
+    def maintenance() -> None:
+        compact()
+
+    return dg.ScheduleDefinition(
+        name=MAINTENANCE_JOB,
+        job=maintenance,
+        cron_schedule=CRON,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Compacts the tables on the first of each month.",
+    )
