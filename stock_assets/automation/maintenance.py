@@ -20,7 +20,12 @@ keeps the files that it replaces, for old versions: the more often, the more of 
 def build_maintenance(settings: Settings) -> dg.ScheduleDefinition:
     """The schedule with its job, running by default."""
 
-    @dg.op(name="compact", description="Compacts the tables, as `stock-assets maintain` does.")
+    @dg.op(
+        name="compact",
+        description="Compacts the tables, as `stock-assets maintain` does.",
+        # A run that somebody started without the queue may be writing them.
+        retry_policy=dg.RetryPolicy(max_retries=3, delay=300),
+    )
     def compact(context: dg.OpExecutionContext) -> None:
         for done in maintain(Lake(settings.lake_dir), keep=settings.lake.keep):
             context.log.info(done.told)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deltalake import WriterProperties
+from deltalake.exceptions import CommitFailedError
 
+from stock_assets.errors import LakeError
 from stock_assets.lake.history import commits
 from stock_assets.lake.schemas import ALL_TABLES, LEDGERS
 from stock_assets.lake.store import HOOKS, KEEP_LOG, ROW_GROUP, YEAR
@@ -53,7 +55,7 @@ def maintain(
     Every version that was the latest at any moment since `now` (default: the clock) less `keep`
     stays readable; all there ever were without `keep`. Rows are sorted by ticker and key within
     the compacted files, as a slice's write sorts them. Raises `LakeError` when a table cannot be
-    read.
+    read, or a run replaced what was being compacted: the run's rows are the ones that stay.
     """
     done = []
     for table in ALL_TABLES:
@@ -64,7 +66,11 @@ def maintain(
         if found.metadata().configuration.items().isdisjoint(KEEP_LOG.items()):
             # Made by an older version; and compaction heeds nothing but this.
             found.alter.set_table_properties(KEEP_LOG, post_commithook_properties=HOOKS)
-        _compact(table, found)
+        try:
+            _compact(table, found)
+        except CommitFailedError as error:
+            message = f"{table}: a run wrote it while it was compacted; compact it after the run"
+            raise LakeError(message) from error
         removed = [] if keep is None else _vacuum(found, keep, now or dt.datetime.now(tz=dt.UTC))
         size = sum(table_sizes(lake, table))
         done.append(Maintained(table, before, len(found.file_uris()), len(removed), size))

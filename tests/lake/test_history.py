@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from stock_assets.errors import LakeError
+from stock_assets.lake import maintenance
 from stock_assets.lake.history import open_version, version_at, versions_at
 from stock_assets.lake.maintenance import maintain
-from stock_assets.lake.schemas import Orders
+from stock_assets.lake.schemas import Drift, Orders
 from stock_assets.lake.store import Lake
 from stock_assets.lake.views import connect, versions_of
 from stock_assets.slices import Slice
@@ -272,6 +273,32 @@ def test_only_crowded_years_are_compacted(lake: Lake, drift_rows, day) -> None:
     version = lake.version("drift")
     maintain(lake)
     assert lake.version("drift") == version
+
+
+def test_a_run_that_writes_while_a_table_is_compacted_has_the_last_word(
+    lake: Lake, drift_rows, day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(seed: int) -> None:
+        days = [day(number) for number in range(12, 24)]
+        for one in days:
+            lake.write("drift", drift_rows([one], AB, seed), Slice(one, one, AB))
+
+    write(1)
+    compacted = maintenance._compact
+
+    def overtaken(table: str, found: DeltaTable) -> None:
+        write(2)
+        compacted(table, found)
+
+    monkeypatch.setattr(maintenance, "_compact", overtaken)
+    with pytest.raises(LakeError, match="drift: a run wrote it while it was compacted"):
+        maintain(lake)
+    told = lake.read("drift")
+    monkeypatch.undo()
+    (done,) = maintain(lake)
+    assert done.files_after < done.files_before
+    key = Drift.primary_key()
+    assert_frame_equal(lake.read("drift").sort(key), told.sort(key))
 
 
 def test_a_lake_that_someone_copies_to_another_place_keeps_its_past(
