@@ -20,11 +20,11 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
@@ -59,6 +59,11 @@ _CONTENT = (_BOOSTER_FILE, _REST_FILE, _RECORD_FILE)
 """The files that a model and its record are read from, and whose hashes are kept."""
 
 _DRAFT = ".draft-"
+
+_SAID_AFTER = 2.0
+"""Seconds after which who waits for the registry says that another has it."""
+
+_log = logging.getLogger(__name__)
 
 # Before MLflow is imported: it would send usage statistics, look for git, and narrate.
 _QUIET_ENVIRONMENT = {
@@ -461,10 +466,21 @@ def _has_tables(connection: sqlite3.Connection, *names: str) -> bool:
     return {name for (name,) in found} >= set(names)
 
 
-def _lock(folder: Path) -> Any:
-    from filelock import FileLock  # noqa: PLC0415
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """One writer of a folder at a time; who has to wait for another says so."""
+    from filelock import FileLock, Timeout  # noqa: PLC0415
 
-    return FileLock(folder / "registry.lock")
+    lock = FileLock(folder / "registry.lock")
+    try:
+        lock.acquire(timeout=_SAID_AFTER)
+    except Timeout:
+        _log.warning("%s is in use by another run: waiting for it", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @functools.cache
