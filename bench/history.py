@@ -4,7 +4,7 @@ What the next day's run must not notice is all there: candles, bars and features
 real ones, carried by the first day of the recent run), cells of all years in the partitions, and
 rows of all years in the other tables, which are the recent ones moved back by whole years (but
 `shadows`, those of the recent run alone). They are written in one go, not day by day: the files
-that days would add are those that the monthly maintenance takes away again. The
+that days would add are those that the weekly maintenance takes away again. The
 event log holds the recent run alone, or the earlier cells too where `partitions_log.py` fills them.
 """
 

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from stock_assets.lake.store import Lake
 
 _ENOUGH_SMALL_FILES = 8
-"""Files of one year from which on it is compacted: each time, the old files stay for old versions.
+"""Small files beyond which the latest year is compacted: each time, the old files stay for old
+versions."""
+
+_ENOUGH_OF_A_PAST_YEAR = 2
+"""The same of a year that is over: it is compacted once more, and then stays as it is."""
+
+_SMALL = 32 * 2**20
+"""Bytes: compaction makes larger files where there is more, and would otherwise not come to rest.
 """
 
 
@@ -80,8 +87,10 @@ def maintain(
 def _compact(table: str, found: DeltaTable) -> None:
     keys = [name for name in ALL_TABLES[table].primary_key() if name not in ("day", "ticker")]
     place = ["day"] if table in LEDGERS else ["ticker", "day"]
-    for part, files in _parts(table, found):
-        if files <= _ENOUGH_SMALL_FILES:
+    parts = _parts(table, found)
+    for place_in_time, (part, files) in enumerate(parts, 1):
+        latest = place_in_time == len(parts)
+        if files <= (_ENOUGH_SMALL_FILES if latest else _ENOUGH_OF_A_PAST_YEAR):
             continue
         found.optimize.z_order(
             [*place, *keys[:1]],
@@ -93,11 +102,18 @@ def _compact(table: str, found: DeltaTable) -> None:
 
 
 def _parts(table: str, found: DeltaTable) -> list[tuple[list[tuple[str, str, str]] | None, int]]:
-    """The filter of each year of the table, and its files; a ledger is not split."""
+    """The filter of each year of the table, and its small files; a ledger is not split."""
     if table in LEDGERS:
         return [(None, len(found.file_uris()))]
-    years = found.get_add_actions(flatten=True).column(f"partition.{YEAR}").to_pylist()
-    return [([(YEAR, "=", str(year))], count) for year, count in sorted(Counter(years).items())]
+    actions = found.get_add_actions(flatten=True)
+    sizes = zip(
+        actions.column(f"partition.{YEAR}").to_pylist(),
+        actions.column("size_bytes").to_pylist(),
+        strict=True,
+    )
+    small = Counter(dict.fromkeys(actions.column(f"partition.{YEAR}").to_pylist(), 0))
+    small.update(year for year, size in sizes if size < _SMALL)
+    return [([(YEAR, "=", str(year))], count) for year, count in sorted(small.items())]
 
 
 def _vacuum(found: DeltaTable, keep: dt.timedelta, now: dt.datetime) -> list[str]:

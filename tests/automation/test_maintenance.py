@@ -1,4 +1,4 @@
-"""Once a month the tables are compacted, by a job that no other part takes for a run of assets."""
+"""Once a week the tables are compacted, by a job that no other part takes for a run of assets."""
 
 from __future__ import annotations
 
@@ -79,4 +79,4 @@ def test_it_runs_by_itself_in_every_lake() -> None:
     repository = build_definitions(load_settings()).get_repository_def()
     schedule = repository.get_schedule_def(MAINTENANCE_JOB)
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
-    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 4 1 * *", "UTC")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 4 * * 0", "UTC")

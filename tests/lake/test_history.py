@@ -275,6 +275,16 @@ def test_only_crowded_years_are_compacted(lake: Lake, drift_rows, day) -> None:
     assert lake.version("drift") == version
 
 
+def test_a_year_that_is_over_is_compacted_once_more_and_rests(lake: Lake, drift_rows, day) -> None:
+    for number in (0, 1, 2, 20):
+        lake.write("drift", drift_rows([day(number)], AB), Slice(day(number), day(number), AB))
+    (done,) = maintain(lake)
+    assert (done.files_before, done.files_after) == (4, 2)
+    version = lake.version("drift")
+    maintain(lake)
+    assert lake.version("drift") == version
+
+
 def test_a_run_that_writes_while_a_table_is_compacted_has_the_last_word(
     lake: Lake, drift_rows, day, monkeypatch: pytest.MonkeyPatch
 ) -> None:
