@@ -6,7 +6,6 @@ Neither changes what a table says. Which versions there were is `history.py`'s t
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,9 +87,9 @@ def _compact(table: str, found: DeltaTable) -> None:
     keys = [name for name in ALL_TABLES[table].primary_key() if name not in ("day", "ticker")]
     place = ["day"] if table in LEDGERS else ["ticker", "day"]
     parts = _parts(table, found)
-    for place_in_time, (part, files) in enumerate(parts, 1):
-        latest = place_in_time == len(parts)
-        if files <= (_ENOUGH_SMALL_FILES if latest else _ENOUGH_OF_A_PAST_YEAR):
+    latest = parts[-1][0] if parts else None
+    for part, files in parts:
+        if files <= (_ENOUGH_SMALL_FILES if part == latest else _ENOUGH_OF_A_PAST_YEAR):
             continue
         found.optimize.z_order(
             [*place, *keys[:1]],
@@ -106,13 +105,11 @@ def _parts(table: str, found: DeltaTable) -> list[tuple[list[tuple[str, str, str
     if table in LEDGERS:
         return [(None, len(found.file_uris()))]
     actions = found.get_add_actions(flatten=True)
-    sizes = zip(
-        actions.column(f"partition.{YEAR}").to_pylist(),
-        actions.column("size_bytes").to_pylist(),
-        strict=True,
-    )
-    small = Counter(dict.fromkeys(actions.column(f"partition.{YEAR}").to_pylist(), 0))
-    small.update(year for year, size in sizes if size < _SMALL)
+    years = actions.column(f"partition.{YEAR}").to_pylist()
+    sizes = actions.column("size_bytes").to_pylist()
+    small = dict.fromkeys(years, 0)
+    for year, size in zip(years, sizes, strict=True):
+        small[year] += size < _SMALL
     return [([(YEAR, "=", str(year))], count) for year, count in sorted(small.items())]
 
 
